@@ -1,0 +1,96 @@
+//! [`Benchmark`]: how fast a desk is, measured with llama.cpp itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Bytes, Timestamp, TokensPerSecond};
+
+/// One run of the benchmark on one machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Benchmark {
+    /// When it started, by the agent's clock.
+    pub measured_at: Timestamp,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// The llama.cpp build that was measured.
+    pub engine_build: String,
+    /// The hardware that was measured; a benchmark of other hardware says nothing.
+    pub hardware_fingerprint: String,
+    /// One entry for each device and model.
+    pub points: Vec<BenchPoint>,
+}
+
+/// A model with random weights, made on the spot: speed does not depend on the weights' values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BenchModel {
+    /// Its name, e.g. `llama-33m`.
+    pub name: String,
+    /// Quantization of its matrices, e.g. `Q4_K_M`.
+    pub quantization: String,
+    /// Bytes of the weights that each decoded token reads.
+    pub bytes_per_token: Bytes,
+    /// Parameters that each token is multiplied with.
+    pub parameters_per_token: u64,
+    /// Transformer blocks.
+    pub layers: u32,
+}
+
+/// Speeds of one model on one device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BenchPoint {
+    /// llama.cpp's name of the device.
+    pub device: String,
+    /// Threads that computed, where the device is a CPU.
+    pub threads: Option<u32>,
+    /// The model.
+    pub model: BenchModel,
+    /// Tokens in one prefill.
+    pub prefill_tokens: u32,
+    /// Tokens in one decode run.
+    pub decode_tokens: u32,
+    /// Prefill speed.
+    pub prefill: Spread,
+    /// Decode speed.
+    pub decode: Spread,
+}
+
+/// Repeats of one measurement, in tokens a second.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Every sample, in the order of measuring.
+    pub samples: Vec<f64>,
+    /// Their median.
+    pub median: TokensPerSecond,
+    /// The median of their distances from it.
+    pub median_absolute_deviation: f64,
+}
+
+impl Spread {
+    /// Sums up the samples; `None` without any, or if one is no rate.
+    pub fn of(samples: Vec<f64>) -> Option<Self> {
+        let middle = |values: &mut Vec<f64>| {
+            values.sort_by(f64::total_cmp);
+            let half = values.len() / 2;
+            if values.len() % 2 == 1 { values[half] } else { f64::midpoint(values[half - 1], values[half]) }
+        };
+        if samples.is_empty() || samples.iter().any(|rate| TokensPerSecond::new(*rate).is_none()) {
+            return None;
+        }
+        let median = middle(&mut samples.clone());
+        let deviation = middle(&mut samples.iter().map(|rate| (rate - median).abs()).collect());
+        Some(Self { samples, median: TokensPerSecond::new(median)?, median_absolute_deviation: deviation })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spread_is_median_and_deviation() {
+        let spread = Spread::of(vec![10.0, 30.0, 11.0, 12.0]).expect("four rates");
+        assert!((spread.median.get() - 11.5).abs() < 1e-12);
+        assert!((spread.median_absolute_deviation - 1.0).abs() < 1e-12);
+        assert_eq!(Spread::of(vec![]), None);
+        assert_eq!(Spread::of(vec![f64::NAN]), None);
+    }
+}

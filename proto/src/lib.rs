@@ -1,0 +1,46 @@
+//! The contract between agents, controller and operator.
+//!
+//! Always here: the domain types, plain data with the field's names and units as types. Behind the feature `wire`: the
+//! protobuf messages, the gRPC services and the conversions between both. This crate does no I/O.
+//!
+//! Entry points: [`Inventory`] and [`Benchmark`] (what a desk is), [`Policy`] (what the operator wants), [`Plan`] (what
+//! was decided and why), [`DesiredState`] and [`Observed`] (what a desk should run, and what it was seen to run).
+
+mod agent_status;
+mod audit;
+mod benchmark;
+mod catalog;
+mod controller;
+mod desired;
+mod digest;
+mod enrolment;
+mod ids;
+mod inventory;
+mod machine;
+mod observed;
+mod open_enum;
+mod plan;
+mod policy;
+mod protocol;
+mod timestamp;
+mod units;
+#[cfg(feature = "wire")]
+pub mod wire;
+
+pub use agent_status::AgentStatus;
+pub use audit::AuditEvent;
+pub use benchmark::{BenchModel, BenchPoint, Benchmark, Spread};
+pub use catalog::{Artifact, ArtifactSource, DeviceMemory, MemoryNeed, Model};
+pub use controller::{AdminRecord, CaFingerprint, ControllerStatus, PolicyRecord};
+pub use desired::{DesiredAssignment, DesiredState, EngineSettings, KvType, Prediction};
+pub use digest::{DigestError, ModelDigest};
+pub use enrolment::{EnrolmentToken, EnrolmentTokenError, TokenRecord};
+pub use ids::{AdminName, AssignmentId, IdError, MachineId, TokenId};
+pub use inventory::{Cpu, Device, DeviceKind, Disk, Inventory, Memory, Os, ProbeFailure};
+pub use machine::{EnrolmentState, Machine};
+pub use observed::{Deployment, DeploymentState, Measured, Observed, Transfer};
+pub use plan::{Assignment, Candidate, MachinePlan, Plan, Rejection, RejectionReason};
+pub use policy::{Policy, PolicyError, RolePolicy};
+pub use protocol::{PROTOCOL_VERSION, ProtocolError, check_peer_protocol};
+pub use timestamp::Timestamp;
+pub use units::{Bytes, BytesPerSecond, ContextTokens, TokensPerSecond};
