@@ -1,0 +1,236 @@
+// Opening a model, really or only to count; its memory; decoding.
+
+#include "model.h"
+
+#include "error.h"
+#include "phantom.h"
+
+#include "common.h"
+#include "ggml-backend.h"
+#include "ggml-cpu.h"
+#include "llama-ext.h"
+
+#include <algorithm>
+#include <memory>
+#include <stdexcept>
+
+namespace {
+
+// llama.cpp's parameters, and what they point to.
+struct parameters {
+    llama_model_params              model;
+    llama_context_params            context;
+    std::vector<ggml_backend_dev_t> devices;
+};
+
+ggml_type kv_type(int32_t number) {
+    switch (number) {
+        case 1: return GGML_TYPE_F16;
+        case 2: return GGML_TYPE_Q8_0;
+        case 3: return GGML_TYPE_Q4_0;
+    }
+    throw std::runtime_error("unknown type of KV cache");
+}
+
+// The one place where settings become llama.cpp's parameters. Sizing and loading both come through here, which is why an
+// estimate is what happens.
+void fill(parameters & out, const ms_settings & settings) {
+    const uint64_t context = (uint64_t) settings.context * settings.parallel;
+    if (settings.context == 0 || settings.parallel == 0 || settings.batch == 0 || settings.ubatch == 0) {
+        throw std::runtime_error("context, parallel, batch and ubatch must be at least 1");
+    }
+    if (settings.batch < settings.parallel) {
+        throw std::runtime_error("batch must be at least parallel: every sequence decodes a token in each step");
+    }
+    if (context > INT32_MAX || settings.batch > INT32_MAX || settings.parallel > llama_max_parallel_sequences()) {
+        throw std::runtime_error("context or parallel is too large");
+    }
+    out.model                 = llama_model_default_params();
+    out.model.n_gpu_layers    = settings.gpu_layers;
+    out.model.use_extra_bufts = true;
+    out.model.no_alloc        = settings.no_alloc;
+    // Not mapped: then every byte is in a buffer that llama.cpp counts, in the dry run as in the real one.
+    out.model.load_mode = LLAMA_LOAD_MODE_NONE;
+    if (settings.cpu_only) {
+        out.model.n_gpu_layers = 0;
+        out.devices            = { nullptr };
+        out.model.devices      = out.devices.data();
+    } else if (settings.phantoms) {
+        out.devices = ms_phantom_devices();
+        out.devices.push_back(nullptr);
+        out.model.devices = out.devices.data();
+    }
+
+    out.context                 = llama_context_default_params();
+    out.context.n_ctx           = (uint32_t) context;
+    out.context.n_batch         = settings.batch;
+    out.context.n_ubatch        = settings.ubatch;
+    out.context.n_seq_max       = settings.parallel;
+    // One row of logits for each sequence is all that answering takes.
+    out.context.n_outputs_max   = settings.parallel;
+    out.context.n_threads       = (int32_t) settings.threads;
+    out.context.n_threads_batch = (int32_t) settings.threads;
+    out.context.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;
+    out.context.type_k          = kv_type(settings.kv_type);
+    out.context.type_v          = kv_type(settings.kv_type);
+    out.context.swa_full        = false;
+    out.context.kv_unified      = false;
+    out.context.no_perf         = true;
+}
+
+// The CPU backend may be a plugin, so its functions are asked for, not linked.
+template <typename Function> Function * cpu_function(const char * name) {
+    ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    if (!cpu) {
+        throw std::runtime_error("llama.cpp has no CPU backend here");
+    }
+    return (Function *) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), name);
+}
+
+} // namespace
+
+ms_model::~ms_model() {
+    if (context) {
+        llama_detach_threadpool(context);
+        llama_free(context);
+    }
+    if (model) {
+        llama_model_free(model);
+    }
+    if (pool) {
+        if (auto * free_pool = cpu_function<decltype(ggml_threadpool_free)>("ggml_threadpool_free")) {
+            free_pool(pool);
+        }
+    }
+}
+
+ms_model * ms_model_open(const char * path, const ms_settings * given, ms_progress progress, void * user, ms_error * error) {
+    return ms_guard(error, (ms_model *) nullptr, [&] {
+        ms_settings settings = *given;
+        if (settings.threads == 0) {
+            settings.threads = (uint32_t) std::max(1, common_cpu_get_num_math());
+        }
+        settings.threads = std::min<uint32_t>(settings.threads, GGML_MAX_N_THREADS);
+        parameters params;
+        fill(params, settings);
+        params.model.progress_callback           = progress;
+        params.model.progress_callback_user_data = user;
+
+        const auto failed = [](const char * otherwise) {
+            ms_error said = {};
+            ms_take_errors(&said);
+            return std::runtime_error(said.text[0] ? said.text : otherwise);
+        };
+        auto opened     = std::make_unique<ms_model>();
+        opened->threads = settings.threads;
+        opened->model   = llama_model_load_from_file(path, params.model);
+        if (!opened->model) {
+            throw failed("llama.cpp did not load the model and said no reason");
+        }
+        const auto layers = (uint32_t) llama_model_n_layer(opened->model) + 1; // the output counts as one
+        const bool has_gpu = llama_model_n_devices(opened->model) > 0;
+        opened->gpu_layers = !has_gpu ? 0 : params.model.n_gpu_layers < 0 ? layers : std::min(layers, (uint32_t) params.model.n_gpu_layers);
+        opened->context    = llama_init_from_model(opened->model, params.context);
+        if (!opened->context) {
+            throw failed("llama.cpp did not make a context and said no reason");
+        }
+        if (settings.no_alloc) {
+            return opened.release();
+        }
+        if (auto * new_pool = cpu_function<decltype(ggml_threadpool_new)>("ggml_threadpool_new")) {
+            ggml_threadpool_params pool = ggml_threadpool_params_default((int) settings.threads);
+            pool.poll                   = 0; // a desk that waits for a question must not spin
+            opened->pool                = new_pool(&pool);
+            llama_attach_threadpool(opened->context, opened->pool, opened->pool);
+        }
+        opened->has_template = llama_model_chat_template(opened->model, nullptr) != nullptr;
+        opened->templates    = common_chat_templates_init(opened->model, "");
+        return opened.release();
+    });
+}
+
+void ms_model_close(ms_model * model) {
+    ms_guard(nullptr, false, [&] {
+        delete model;
+        return true;
+    });
+}
+
+void ms_model_facts_get(const ms_model * model, ms_model_facts * out) {
+    *out               = {};
+    out->layers        = (uint32_t) llama_model_n_layer(model->model);
+    out->context_train = (uint32_t) llama_model_n_ctx_train(model->model);
+    out->experts       = (uint32_t) std::max(0, llama_model_n_expert(model->model));
+    out->context_per_sequence = llama_n_ctx_seq(model->context);
+    out->vocabulary           = (uint32_t) llama_vocab_n_tokens(llama_model_get_vocab(model->model));
+    out->gpu_layers           = model->gpu_layers;
+    out->threads              = model->threads;
+    out->has_template         = model->has_template;
+}
+
+size_t ms_model_memory(const ms_model * model, ms_memory * out, size_t capacity) {
+    return ms_guard(nullptr, (size_t) 0, [&] {
+        const size_t           count = (size_t) std::max(0, llama_model_n_devices(model->model));
+        std::vector<ms_memory> all(1 + count);
+        for (auto & entry : all) {
+            entry = {};
+        }
+        for (size_t i = 0; i < count; i++) {
+            ggml_backend_dev_t device = llama_model_get_device(model->model, (int) i);
+            ms_copy(all[1 + i].name, sizeof all[1 + i].name, ggml_backend_dev_name(device));
+        }
+        for (const auto & [type, used] : llama_get_memory_breakdown(model->context)) {
+            // Whatever is on none of the model's devices is in main memory: plain, pinned or repacked for the CPU.
+            size_t             place  = 0;
+            ggml_backend_dev_t device = ggml_backend_buft_is_host(type) ? nullptr : ggml_backend_buft_get_device(type);
+            for (size_t i = 0; device && i < count; i++) {
+                if (device == llama_model_get_device(model->model, (int) i)) {
+                    place = 1 + i;
+                }
+            }
+            all[place].model += used.model;
+            all[place].context += used.context;
+            all[place].compute += used.compute;
+        }
+        std::copy_n(all.begin(), std::min(capacity, all.size()), out);
+        return all.size();
+    });
+}
+
+int32_t ms_decode(ms_model * model, const ms_token * tokens, size_t count) {
+    return ms_guard(nullptr, (int32_t) -100, [&] {
+        std::vector<llama_token>    ids(count);
+        std::vector<llama_pos>      positions(count);
+        std::vector<int32_t>        lengths(count, 1);
+        std::vector<llama_seq_id>   sequences(count);
+        std::vector<llama_seq_id *> sequence_lists(count);
+        std::vector<int8_t>         logits(count);
+        for (size_t i = 0; i < count; i++) {
+            ids[i]            = tokens[i].token;
+            positions[i]      = tokens[i].position;
+            sequences[i]      = tokens[i].sequence;
+            sequence_lists[i] = &sequences[i];
+            logits[i]         = tokens[i].logits;
+        }
+        llama_batch batch = {};
+        batch.n_tokens    = (int32_t) count;
+        batch.token       = ids.data();
+        batch.pos         = positions.data();
+        batch.n_seq_id    = lengths.data();
+        batch.seq_id      = sequence_lists.data();
+        batch.logits      = logits.data();
+        return llama_decode(model->context, batch);
+    });
+}
+
+void ms_synchronize(ms_model * model) {
+    llama_synchronize(model->context);
+}
+
+void ms_sequence_clear(ms_model * model, int32_t sequence) {
+    llama_memory_seq_rm(llama_get_memory(model->context), sequence, -1, -1);
+}
+
+bool ms_token_ends(const ms_model * model, int32_t token) {
+    return llama_vocab_is_eog(llama_model_get_vocab(model->model), token);
+}

@@ -1,0 +1,172 @@
+// What Rust reaches of llama.cpp. Every function catches every exception: a failure is a false or a null and a text in
+// `error`. Opaque types belong to one thread at a time. The other side is engine/src/ffi.rs; keep both alike.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Why a call failed, always ended by a zero.
+typedef struct ms_error {
+    char text[1024];
+} ms_error;
+
+// ---- process -------------------------------------------------------------------------------------------------------
+
+// Once, before anything else. Where `backends` is given, loads ggml's backends from that folder and from nowhere else.
+// From here on llama.cpp logs to stderr, and an abort prints `MUSTER-ABORT file:line` and nothing of its message.
+void ms_start(const char * backends);
+
+// The error lines that llama.cpp logged since the last call, one line, for a reason.
+void ms_take_errors(ms_error * out);
+
+// Aborts as a failed assertion in llama.cpp does: for tests of what the parent then knows.
+void ms_abort(void);
+
+// ---- devices -------------------------------------------------------------------------------------------------------
+
+typedef struct ms_device {
+    char     name[128];
+    char     description[256];
+    char     backend[64];
+    char     bus_id[64]; // PCI, empty where unknown
+    int32_t  kind;       // 1 CPU, 2 discrete GPU, 3 integrated GPU, 4 accelerator: muster_proto::DeviceKind
+    uint64_t memory_total;
+    uint64_t memory_free;
+} ms_device;
+
+size_t ms_device_count(void);
+bool   ms_device_get(size_t index, ms_device * out);
+
+typedef struct ms_phantom {
+    const char * name;
+    int32_t      backend; // 0 CUDA, 1 Vulkan, 2 Metal
+    uint64_t     total;
+    uint64_t     free;
+} ms_phantom;
+
+// Registers devices that report memory and never compute. Global to the process: at most once, in a short-lived one.
+bool ms_phantoms_register(const ms_phantom * phantoms, size_t count, ms_error * error);
+
+// ---- model ---------------------------------------------------------------------------------------------------------
+
+typedef struct ms_settings {
+    uint32_t context;
+    uint32_t parallel;
+    uint32_t batch;
+    uint32_t ubatch;
+    int32_t  kv_type;    // 1 F16, 2 Q8_0, 3 Q4_0: muster_proto::KvType
+    int32_t  gpu_layers; // -1 for all
+    uint32_t threads;    // 0 for all physical cores
+    bool     cpu_only;
+    bool     phantoms;   // the registered phantoms and no other GPU
+    bool     no_alloc;   // only count
+} ms_settings;
+
+typedef struct ms_model ms_model;
+
+// Return false to stop loading.
+typedef bool (*ms_progress)(float fraction, void * user);
+
+ms_model * ms_model_open(const char * path, const ms_settings * settings, ms_progress progress, void * user, ms_error * error);
+void       ms_model_close(ms_model * model);
+
+typedef struct ms_model_facts {
+    uint32_t layers;
+    uint32_t context_train;
+    uint32_t experts;
+    uint32_t context_per_sequence;
+    uint32_t vocabulary;
+    uint32_t gpu_layers;
+    uint32_t threads;
+    bool     has_template;
+} ms_model_facts;
+
+void ms_model_facts_get(const ms_model * model, ms_model_facts * out);
+
+typedef struct ms_memory {
+    char     name[128]; // empty for the host
+    uint64_t model;
+    uint64_t context;
+    uint64_t compute;
+} ms_memory;
+
+// Fills at most `capacity` entries, the host first; returns how many there are.
+size_t ms_model_memory(const ms_model * model, ms_memory * out, size_t capacity);
+
+// ---- decoding ------------------------------------------------------------------------------------------------------
+
+typedef struct ms_token {
+    int32_t token;
+    int32_t position;
+    int32_t sequence;
+    bool    logits;
+} ms_token;
+
+// 0 done, 1 no room in the KV cache, 2 aborted, below 0 an error.
+int32_t ms_decode(ms_model * model, const ms_token * tokens, size_t count);
+void    ms_synchronize(ms_model * model);
+void    ms_sequence_clear(ms_model * model, int32_t sequence);
+bool    ms_token_ends(const ms_model * model, int32_t token);
+
+// ---- chat ----------------------------------------------------------------------------------------------------------
+
+typedef struct ms_chat ms_chat;
+
+typedef struct ms_chat_request {
+    const char * messages;    // JSON
+    const char * tools;       // JSON or null
+    const char * json_schema; // JSON or null
+    int32_t      tool_choice; // 0 auto, 1 required, 2 none
+    bool         parallel_tool_calls;
+} ms_chat_request;
+
+typedef struct ms_sampling {
+    float    temperature;
+    float    top_p;
+    float    min_p;
+    float    repeat_penalty;
+    float    presence_penalty;
+    float    frequency_penalty;
+    int32_t  top_k;
+    uint32_t seed;
+    bool     random_seed;
+} ms_sampling;
+
+// Applies the model's template and makes the sampler. A failure is a bad request; its text may hold parts of the prompt
+// only where llama.cpp quotes them, so the caller shows it to nobody but the asker.
+ms_chat * ms_chat_new(ms_model * model, const ms_chat_request * request, const ms_sampling * sampling, ms_error * error);
+void      ms_chat_free(ms_chat * chat);
+
+size_t          ms_chat_prompt_length(const ms_chat * chat);
+const int32_t * ms_chat_prompt(const ms_chat * chat);
+// Texts that end an answer, by the template; null past the end.
+const char * ms_chat_stop(const ms_chat * chat, size_t index);
+
+// Chooses and accepts the next token from the logits of batch entry `index`; below 0 on failure.
+int32_t ms_chat_sample(ms_chat * chat, ms_model * model, int32_t index, ms_error * error);
+// Writes the token's bytes (control tokens have none, but for those that the template wants kept); returns how many, or
+// minus how many it would take.
+int32_t ms_chat_piece(const ms_chat * chat, const ms_model * model, int32_t token, char * out, int32_t capacity);
+
+// One step from the last parse to this one. `index` is below 0 where there is no tool call.
+typedef void (*ms_difference)(
+        void * user, const char * content, size_t content_length, const char * reasoning, size_t reasoning_length,
+        int32_t index, const char * id, const char * name, const char * arguments, size_t arguments_length);
+
+// Parses all of the answer until now. False where the final text does not parse.
+bool ms_chat_parse(ms_chat * chat, const char * text, size_t length, bool partial, ms_difference difference, void * user);
+
+// ---- quantizing ----------------------------------------------------------------------------------------------------
+
+bool ms_quantize(
+        const char * source, const char * target, int32_t file_type, uint32_t threads, ms_progress progress, void * user,
+        ms_error * error);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,569 @@
+//! The only unsafe code of Muster's engine: safe types over the C++ shim (`shim/shim.h`).
+//!
+//! Owns: lifetimes and the conversion of texts and slices. It does not know what a worker does with a model. The shim
+//! catches every C++ exception; an assertion of llama.cpp still aborts the process, which is why only a worker calls this.
+
+#![allow(unsafe_code, reason = "the border to C++; each block says why it is sound")]
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::ptr::NonNull;
+
+// Its build script is what links llama.cpp.
+use llama_cpp_sys_2 as _;
+
+/// Mirrors of the shim's plain structs, field by field.
+mod raw {
+    use super::{c_char, c_void};
+
+    #[repr(C)]
+    pub struct Error {
+        pub text: [c_char; 1024],
+    }
+
+    #[repr(C)]
+    pub struct Device {
+        pub name: [c_char; 128],
+        pub description: [c_char; 256],
+        pub backend: [c_char; 64],
+        pub bus_id: [c_char; 64],
+        pub kind: i32,
+        pub memory_total: u64,
+        pub memory_free: u64,
+    }
+
+    #[repr(C)]
+    pub struct Phantom {
+        pub name: *const c_char,
+        pub backend: i32,
+        pub total: u64,
+        pub free: u64,
+    }
+
+    #[repr(C)]
+    pub struct Memory {
+        pub name: [c_char; 128],
+        pub model: u64,
+        pub context: u64,
+        pub compute: u64,
+    }
+
+    #[repr(C)]
+    pub struct ChatRequest {
+        pub messages: *const c_char,
+        pub tools: *const c_char,
+        pub json_schema: *const c_char,
+        pub tool_choice: i32,
+        pub parallel_tool_calls: bool,
+    }
+
+    pub enum Model {}
+    pub enum Chat {}
+
+    pub type Progress = extern "C" fn(fraction: f32, user: *mut c_void) -> bool;
+    pub type Difference = extern "C" fn(
+        user: *mut c_void,
+        content: *const c_char,
+        content_length: usize,
+        reasoning: *const c_char,
+        reasoning_length: usize,
+        index: i32,
+        id: *const c_char,
+        name: *const c_char,
+        arguments: *const c_char,
+        arguments_length: usize,
+    );
+
+    #[link(name = "muster_shim", kind = "static")]
+    unsafe extern "C" {
+        pub fn ms_start(backends: *const c_char);
+        pub fn ms_abort();
+        pub fn ms_device_count() -> usize;
+        pub fn ms_device_get(index: usize, out: *mut Device) -> bool;
+        pub fn ms_phantoms_register(phantoms: *const Phantom, count: usize, error: *mut Error) -> bool;
+        pub fn ms_model_open(
+            path: *const c_char,
+            settings: *const super::Settings,
+            progress: Progress,
+            user: *mut c_void,
+            error: *mut Error,
+        ) -> *mut Model;
+        pub fn ms_model_close(model: *mut Model);
+        pub fn ms_model_facts_get(model: *const Model, out: *mut super::ModelFacts);
+        pub fn ms_model_memory(model: *const Model, out: *mut Memory, capacity: usize) -> usize;
+        pub fn ms_decode(model: *mut Model, tokens: *const super::BatchToken, count: usize) -> i32;
+        pub fn ms_synchronize(model: *mut Model);
+        pub fn ms_sequence_clear(model: *mut Model, sequence: i32);
+        pub fn ms_token_ends(model: *const Model, token: i32) -> bool;
+        pub fn ms_chat_new(
+            model: *mut Model,
+            request: *const ChatRequest,
+            sampling: *const super::Sampling,
+            error: *mut Error,
+        ) -> *mut Chat;
+        pub fn ms_chat_free(chat: *mut Chat);
+        pub fn ms_chat_prompt_length(chat: *const Chat) -> usize;
+        pub fn ms_chat_prompt(chat: *const Chat) -> *const i32;
+        pub fn ms_chat_stop(chat: *const Chat, index: usize) -> *const c_char;
+        pub fn ms_chat_sample(chat: *mut Chat, model: *mut Model, index: i32, error: *mut Error) -> i32;
+        pub fn ms_chat_piece(
+            chat: *const Chat,
+            model: *const Model,
+            token: i32,
+            out: *mut c_char,
+            capacity: i32,
+        ) -> i32;
+        pub fn ms_chat_parse(
+            chat: *mut Chat,
+            text: *const c_char,
+            length: usize,
+            partial: bool,
+            difference: Difference,
+            user: *mut c_void,
+        ) -> bool;
+        pub fn ms_quantize(
+            source: *const c_char,
+            target: *const c_char,
+            file_type: i32,
+            threads: u32,
+            progress: Progress,
+            user: *mut c_void,
+            error: *mut Error,
+        ) -> bool;
+    }
+}
+
+/// How a model is opened; `shim.h` says what each field means.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub context: u32,
+    pub parallel: u32,
+    pub batch: u32,
+    pub ubatch: u32,
+    pub kv_type: i32,
+    pub gpu_layers: i32,
+    pub threads: u32,
+    pub cpu_only: bool,
+    pub phantoms: bool,
+    pub no_alloc: bool,
+}
+
+/// What is known of an open model.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ModelFacts {
+    pub layers: u32,
+    pub context_train: u32,
+    pub experts: u32,
+    pub context_per_sequence: u32,
+    pub vocabulary: u32,
+    pub gpu_layers: u32,
+    pub threads: u32,
+    pub has_template: bool,
+}
+
+/// One token of a batch.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct BatchToken {
+    pub token: i32,
+    pub position: i32,
+    pub sequence: i32,
+    pub logits: bool,
+}
+
+/// How tokens are chosen.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Sampling {
+    pub temperature: f32,
+    pub top_p: f32,
+    pub min_p: f32,
+    pub repeat_penalty: f32,
+    pub presence_penalty: f32,
+    pub frequency_penalty: f32,
+    pub top_k: i32,
+    pub seed: u32,
+    pub random_seed: bool,
+}
+
+/// A device, as ggml describes it.
+#[derive(Clone, Debug)]
+pub struct Device {
+    pub name: String,
+    pub description: String,
+    pub backend: String,
+    pub bus_id: String,
+    pub kind: i32,
+    pub memory_total: u64,
+    pub memory_free: u64,
+}
+
+/// A device to imagine.
+#[derive(Clone, Debug)]
+pub struct Phantom {
+    pub name: String,
+    pub backend: i32,
+    pub total: u64,
+    pub free: u64,
+}
+
+/// Memory on one device; the host has no name.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    pub name: String,
+    pub model: u64,
+    pub context: u64,
+    pub compute: u64,
+}
+
+/// What a chat asks for, all JSON.
+#[derive(Clone, Copy, Debug)]
+pub struct ChatRequest<'a> {
+    pub messages: &'a str,
+    pub tools: Option<&'a str>,
+    pub json_schema: Option<&'a str>,
+    pub tool_choice: i32,
+    pub parallel_tool_calls: bool,
+}
+
+/// One step of a parsed answer.
+#[derive(Clone, Debug, Default)]
+pub struct Difference {
+    pub content: String,
+    pub reasoning: String,
+    pub tool_call: Option<ToolCall>,
+}
+
+/// More of one tool call; what did not change is empty.
+#[derive(Clone, Debug)]
+pub struct ToolCall {
+    pub index: u32,
+    pub id: String,
+    pub name: String,
+    pub arguments: String,
+}
+
+impl raw::Error {
+    fn new() -> Self {
+        Self { text: [0; 1024] }
+    }
+
+    fn into_text(self) -> String {
+        let text = text_of(&self.text);
+        if text.is_empty() { "llama.cpp failed and said no reason".into() } else { text }
+    }
+}
+
+/// The text in a fixed field that the shim always ends with a zero.
+fn text_of(field: &[c_char]) -> String {
+    let bytes: Vec<u8> = field.iter().take_while(|c| **c != 0).map(|c| c.cast_unsigned()).collect();
+    String::from_utf8_lossy(&bytes).trim().to_owned()
+}
+
+fn c_string(text: impl Into<Vec<u8>>) -> Result<CString, String> {
+    CString::new(text).map_err(|_| "a text holds a zero byte".into())
+}
+
+fn c_path(path: &std::path::Path) -> Result<CString, String> {
+    #[cfg(unix)]
+    let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).to_vec();
+    #[cfg(not(unix))]
+    let bytes = path.to_str().ok_or("a path is not valid Unicode")?.as_bytes().to_vec();
+    c_string(bytes)
+}
+
+/// Starts llama.cpp in this process; once. With `backends`, ggml's backends come from that folder and nowhere else.
+pub fn start(backends: Option<&std::path::Path>) -> Result<(), String> {
+    let path = backends.map(c_path).transpose()?;
+    // SAFETY: null or a string that lives through the call.
+    unsafe { raw::ms_start(path.as_ref().map_or(std::ptr::null(), |path| path.as_ptr())) };
+    Ok(())
+}
+
+/// Ends the process as a failed assertion in llama.cpp does.
+pub fn abort() {
+    // SAFETY: takes nothing, and does not return.
+    unsafe { raw::ms_abort() };
+}
+
+/// Every device that ggml sees.
+pub fn devices() -> Vec<Device> {
+    // SAFETY: takes nothing.
+    let count = unsafe { raw::ms_device_count() };
+    (0..count)
+        .filter_map(|index| {
+            // SAFETY: all fields are numbers, for which zero is a value.
+            let mut device: raw::Device = unsafe { std::mem::zeroed() };
+            // SAFETY: `device` is ours and is as large as the shim thinks (the structs are alike).
+            let known = unsafe { raw::ms_device_get(index, &raw mut device) };
+            known.then(|| Device {
+                name: text_of(&device.name),
+                description: text_of(&device.description),
+                backend: text_of(&device.backend),
+                bus_id: text_of(&device.bus_id),
+                kind: device.kind,
+                memory_total: device.memory_total,
+                memory_free: device.memory_free,
+            })
+        })
+        .collect()
+}
+
+/// Registers devices that compute nothing, for this whole process; once.
+pub fn register_phantoms(phantoms: &[Phantom]) -> Result<(), String> {
+    let names: Vec<CString> = phantoms.iter().map(|p| c_string(p.name.as_str())).collect::<Result<_, _>>()?;
+    let wanted: Vec<raw::Phantom> = phantoms
+        .iter()
+        .zip(&names)
+        .map(|(p, name)| raw::Phantom { name: name.as_ptr(), backend: p.backend, total: p.total, free: p.free })
+        .collect();
+    let mut error = raw::Error::new();
+    // SAFETY: the slice and the names live through the call; the shim copies them.
+    let done = unsafe { raw::ms_phantoms_register(wanted.as_ptr(), wanted.len(), &raw mut error) };
+    if done { Ok(()) } else { Err(error.into_text()) }
+}
+
+/// Calls the closure behind `user`.
+extern "C" fn on_progress<F: FnMut(f32) -> bool>(fraction: f32, user: *mut c_void) -> bool {
+    // SAFETY: `user` is the `&mut F` that the same call below passed, and llama.cpp calls back only during that call and
+    // on its thread.
+    let progress = unsafe { &mut *user.cast::<F>() };
+    progress(fraction)
+}
+
+fn progress_of<F: FnMut(f32) -> bool>(_: &F) -> raw::Progress {
+    on_progress::<F>
+}
+
+/// Quantizes a file to the `llama_ftype` of this number.
+pub fn quantize(
+    source: &std::path::Path,
+    target: &std::path::Path,
+    file_type: i32,
+    threads: u32,
+    mut progress: impl FnMut(f32) -> bool,
+) -> Result<(), String> {
+    let (source, target) = (c_path(source)?, c_path(target)?);
+    let mut error = raw::Error::new();
+    let callback = progress_of(&progress);
+    // SAFETY: strings and closure live through the call; `callback` is instantiated for the closure's type.
+    let done = unsafe {
+        let user = (&raw mut progress).cast();
+        raw::ms_quantize(source.as_ptr(), target.as_ptr(), file_type, threads, callback, user, &raw mut error)
+    };
+    if done { Ok(()) } else { Err(error.into_text()) }
+}
+
+/// An open model with its context. Not `Sync`, and used by one thread.
+pub struct Model(NonNull<raw::Model>);
+
+// SAFETY: llama.cpp's models and contexts are not tied to the thread that made them; `Model` is not Sync, so that only one
+// thread at a time uses it.
+unsafe impl Send for Model {}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        // SAFETY: made by ms_model_open, closed once.
+        unsafe { raw::ms_model_close(self.0.as_ptr()) };
+    }
+}
+
+impl Model {
+    /// Loads a model, or only counts where the settings say so. `progress` returns false to stop.
+    pub fn open(
+        path: &std::path::Path,
+        settings: &Settings,
+        mut progress: impl FnMut(f32) -> bool,
+    ) -> Result<Self, String> {
+        let path = c_path(path)?;
+        let mut error = raw::Error::new();
+        let callback = progress_of(&progress);
+        // SAFETY: path, settings and closure live through the call; `callback` is instantiated for the closure's type.
+        let model = unsafe {
+            let user = (&raw mut progress).cast();
+            raw::ms_model_open(path.as_ptr(), settings, callback, user, &raw mut error)
+        };
+        NonNull::new(model).map(Self).ok_or_else(|| error.into_text())
+    }
+
+    /// What is known of it.
+    pub fn facts(&self) -> ModelFacts {
+        let mut facts = ModelFacts::default();
+        // SAFETY: the model is open, `facts` is ours.
+        unsafe { raw::ms_model_facts_get(self.0.as_ptr(), &raw mut facts) };
+        facts
+    }
+
+    /// What it takes, the host first.
+    pub fn memory(&self) -> Vec<Memory> {
+        // More devices than llama.cpp takes (GGML_SCHED_MAX_BACKENDS is 16).
+        const MOST: usize = 64;
+        let mut entries: Vec<raw::Memory> =
+            (0..MOST).map(|_| raw::Memory { name: [0; 128], model: 0, context: 0, compute: 0 }).collect();
+        // SAFETY: the model is open; at most MOST entries are written.
+        let count = unsafe { raw::ms_model_memory(self.0.as_ptr(), entries.as_mut_ptr(), MOST) };
+        entries.truncate(count);
+        entries
+            .iter()
+            .map(|entry| Memory {
+                name: text_of(&entry.name),
+                model: entry.model,
+                context: entry.context,
+                compute: entry.compute,
+            })
+            .collect()
+    }
+
+    /// Computes a batch: at most `batch` tokens, at most one with logits for each sequence, positions without gaps.
+    pub fn decode(&mut self, tokens: &[BatchToken]) -> Result<(), String> {
+        // SAFETY: the model is open, the slice lives through the call.
+        match unsafe { raw::ms_decode(self.0.as_ptr(), tokens.as_ptr(), tokens.len()) } {
+            0 => Ok(()),
+            1 => Err("no room in the KV cache".into()),
+            other => Err(format!("llama_decode failed with {other}")),
+        }
+    }
+
+    /// Waits until all that was decoded is computed.
+    pub fn synchronize(&mut self) {
+        // SAFETY: the model is open.
+        unsafe { raw::ms_synchronize(self.0.as_ptr()) };
+    }
+
+    /// Forgets a sequence.
+    pub fn clear(&mut self, sequence: i32) {
+        // SAFETY: the model is open; llama.cpp ignores sequences that it does not have.
+        unsafe { raw::ms_sequence_clear(self.0.as_ptr(), sequence) };
+    }
+
+    /// Whether the token ends an answer. `token` must come from this model.
+    pub fn ends(&self, token: i32) -> bool {
+        // SAFETY: the model is open.
+        unsafe { raw::ms_token_ends(self.0.as_ptr(), token) }
+    }
+}
+
+/// One answer in the making: template, sampler, parser. Must be used with the model that it was made for.
+pub struct Chat(NonNull<raw::Chat>);
+
+// SAFETY: plain C++ data that is tied to no thread; not Sync.
+unsafe impl Send for Chat {}
+
+impl Drop for Chat {
+    fn drop(&mut self) {
+        // SAFETY: made by ms_chat_new, freed once.
+        unsafe { raw::ms_chat_free(self.0.as_ptr()) };
+    }
+}
+
+impl Chat {
+    /// Applies the template and makes the sampler.
+    pub fn new(model: &mut Model, request: ChatRequest<'_>, sampling: &Sampling) -> Result<Self, String> {
+        let messages = c_string(request.messages)?;
+        let tools = request.tools.map(c_string).transpose()?;
+        let schema = request.json_schema.map(c_string).transpose()?;
+        let pointer = |text: &Option<CString>| text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr());
+        let request = raw::ChatRequest {
+            messages: messages.as_ptr(),
+            tools: pointer(&tools),
+            json_schema: pointer(&schema),
+            tool_choice: request.tool_choice,
+            parallel_tool_calls: request.parallel_tool_calls,
+        };
+        let mut error = raw::Error::new();
+        // SAFETY: the model is open; all texts live through the call.
+        let chat = unsafe { raw::ms_chat_new(model.0.as_ptr(), &raw const request, sampling, &raw mut error) };
+        NonNull::new(chat).map(Self).ok_or_else(|| error.into_text())
+    }
+
+    /// The prompt's tokens.
+    pub fn prompt(&self) -> &[i32] {
+        // SAFETY: pointer and length are of one vector that lives and stays as long as the chat.
+        unsafe {
+            let length = raw::ms_chat_prompt_length(self.0.as_ptr());
+            if length == 0 { &[] } else { std::slice::from_raw_parts(raw::ms_chat_prompt(self.0.as_ptr()), length) }
+        }
+    }
+
+    /// Texts that end an answer, by the template.
+    pub fn stops(&self) -> Vec<String> {
+        (0..)
+            .map_while(|index| {
+                // SAFETY: null past the end, else a string that lives as long as the chat.
+                let text = unsafe { raw::ms_chat_stop(self.0.as_ptr(), index) };
+                // SAFETY: as above, and ended by a zero.
+                (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+            })
+            .collect()
+    }
+
+    /// Chooses the next token from the logits of entry `index` of the last batch.
+    pub fn sample(&mut self, model: &mut Model, index: i32) -> Result<i32, String> {
+        let mut error = raw::Error::new();
+        // SAFETY: chat and model are alive and belong together.
+        let token = unsafe { raw::ms_chat_sample(self.0.as_ptr(), model.0.as_ptr(), index, &raw mut error) };
+        if token < 0 { Err(error.into_text()) } else { Ok(token) }
+    }
+
+    /// Appends a token's bytes, which need not be whole characters.
+    pub fn piece(&self, model: &Model, token: i32, out: &mut Vec<u8>) {
+        let mut buffer = vec![0_u8; 64];
+        loop {
+            let capacity = i32::try_from(buffer.len()).expect("tokens are short");
+            // SAFETY: the buffer is ours and has that capacity.
+            let written = unsafe {
+                raw::ms_chat_piece(self.0.as_ptr(), model.0.as_ptr(), token, buffer.as_mut_ptr().cast(), capacity)
+            };
+            match usize::try_from(written) {
+                Ok(written) => return out.extend_from_slice(&buffer[..written]),
+                Err(_) => buffer.resize(written.unsigned_abs() as usize, 0),
+            }
+        }
+    }
+
+    /// Parses all of the answer until now; returns what is new since the last parse, or `None` where the text does not
+    /// parse.
+    pub fn parse(&mut self, text: &str, partial: bool) -> Option<Vec<Difference>> {
+        let mut differences: Vec<Difference> = Vec::new();
+        // SAFETY: text and vector live through the call; the callback casts back to that vector's type.
+        let parsed = unsafe {
+            let user = (&raw mut differences).cast();
+            raw::ms_chat_parse(self.0.as_ptr(), text.as_ptr().cast(), text.len(), partial, on_difference, user)
+        };
+        parsed.then_some(differences)
+    }
+}
+
+extern "C" fn on_difference(
+    user: *mut c_void,
+    content: *const c_char,
+    content_length: usize,
+    reasoning: *const c_char,
+    reasoning_length: usize,
+    index: i32,
+    id: *const c_char,
+    name: *const c_char,
+    arguments: *const c_char,
+    arguments_length: usize,
+) {
+    let text = |start: *const c_char, length: usize| {
+        // SAFETY: the shim passes the pointer and length of a std::string that lives through this call.
+        let bytes = unsafe { std::slice::from_raw_parts(start.cast::<u8>(), length) };
+        String::from_utf8_lossy(bytes).into_owned()
+    };
+    // SAFETY: the shim passes the c_str of a std::string that lives through this call.
+    let word = |start: *const c_char| unsafe { CStr::from_ptr(start) }.to_string_lossy().into_owned();
+    let difference = Difference {
+        content: text(content, content_length),
+        reasoning: text(reasoning, reasoning_length),
+        tool_call: u32::try_from(index).ok().map(|index| ToolCall {
+            index,
+            id: word(id),
+            name: word(name),
+            arguments: text(arguments, arguments_length),
+        }),
+    };
+    // SAFETY: `user` is the vector that Chat::parse passed, borrowed by nobody else during the call.
+    unsafe { &mut *user.cast::<Vec<Difference>>() }.push(difference);
+}

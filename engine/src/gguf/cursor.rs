@@ -1,0 +1,86 @@
+//! [`Cursor`]: reads little-endian numbers and texts, knows where it is, and never asks for more memory than the file has
+//! bytes.
+
+use std::io::{BufReader, Read, Seek};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::GgufError;
+
+pub(super) struct Cursor<R> {
+    reader: BufReader<R>,
+    path: PathBuf,
+    offset: u64,
+    end: u64,
+}
+
+impl<R: Read + Seek> Cursor<R> {
+    pub fn new(reader: R, path: PathBuf, end: u64) -> Self {
+        Self { reader: BufReader::with_capacity(1 << 18, reader), path, offset: 0, end }
+    }
+
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub const fn end(&self) -> u64 {
+        self.end
+    }
+
+    fn truncated(&self, what: &str) -> GgufError {
+        GgufError::Truncated { what: what.to_owned(), offset: self.offset, end: self.end }
+    }
+
+    fn io(&self, source: std::io::Error) -> GgufError {
+        GgufError::Io { path: self.path.clone(), source: Arc::new(source) }
+    }
+
+    fn check(&self, length: u64, what: &str) -> Result<(), GgufError> {
+        match self.offset.checked_add(length) {
+            Some(after) if after <= self.end => Ok(()),
+            _ => Err(self.truncated(what)),
+        }
+    }
+
+    pub fn bytes<const N: usize>(&mut self, what: &str) -> Result<[u8; N], GgufError> {
+        self.check(N as u64, what)?;
+        let mut bytes = [0; N];
+        self.reader.read_exact(&mut bytes).map_err(|error| self.io(error))?;
+        self.offset += N as u64;
+        Ok(bytes)
+    }
+
+    pub fn u32(&mut self, what: &str) -> Result<u32, GgufError> {
+        self.bytes(what).map(u32::from_le_bytes)
+    }
+
+    pub fn u64(&mut self, what: &str) -> Result<u64, GgufError> {
+        self.bytes(what).map(u64::from_le_bytes)
+    }
+
+    /// A count or length of at most `most`.
+    pub fn count(&mut self, most: u64, what: &str) -> Result<u64, GgufError> {
+        let offset = self.offset;
+        let found = self.u64(what)?;
+        if found > most {
+            return Err(GgufError::TooMany { what: what.to_owned(), offset, found, most });
+        }
+        Ok(found)
+    }
+
+    pub fn vec(&mut self, length: u64, what: &str) -> Result<Vec<u8>, GgufError> {
+        self.check(length, what)?;
+        let mut bytes = vec![0; usize::try_from(length).map_err(|_| self.truncated(what))?];
+        self.reader.read_exact(&mut bytes).map_err(|error| self.io(error))?;
+        self.offset += length;
+        Ok(bytes)
+    }
+
+    pub fn skip(&mut self, length: u64, what: &str) -> Result<(), GgufError> {
+        self.check(length, what)?;
+        let step = i64::try_from(length).map_err(|_| self.truncated(what))?;
+        self.reader.seek_relative(step).map_err(|error| self.io(error))?;
+        self.offset += length;
+        Ok(())
+    }
+}

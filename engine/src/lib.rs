@@ -1,0 +1,27 @@
+//! Everything of Muster that touches llama.cpp and model files, behind a safe API.
+//!
+//! Owns: reading GGUF headers ([`gguf`]), the child processes in which llama.cpp runs ([`worker`]), models of random
+//! weights ([`random_model`]), the arithmetic of speed ([`speed`]), the bundled model ([`bundled`]), and what both
+//! programs need of the local machine ([`host`]). It does not know of controllers, policies or networks.
+//!
+//! No llama.cpp call ever happens in the process of an agent or a controller: [`worker`] starts the same executable again
+//! as `… engine-worker`, which must call [`worker_main`] before anything else.
+
+pub mod bundled;
+mod child;
+mod ffi;
+mod frame;
+pub mod gguf;
+pub mod host;
+pub mod random_model;
+pub mod speed;
+mod wire;
+pub mod worker;
+
+pub use child::worker_main;
+
+/// The llama.cpp build that this crate drives, as inventories and benchmarks name it.
+pub const BUILD: &str = "llama-cpp-sys-2 0.1.161";
+
+/// The first argument that makes a program of Muster an engine worker: such a program must call [`worker_main`] then.
+pub const WORKER_ARGUMENT: &str = "engine-worker";

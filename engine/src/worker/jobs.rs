@@ -1,0 +1,279 @@
+//! Jobs that a short-lived worker does: listing devices, sizing, quantizing, benchmarking.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use muster_proto::{BenchModel, BenchPoint, Bytes, Device, EngineSettings, MemoryNeed, Spread};
+use tokio::time::timeout;
+
+use super::process::Process;
+use super::{WorkerCommand, WorkerError, convert};
+use crate::gguf::file_type_number;
+use crate::wire::{self, from_worker::Reply, to_worker::Request};
+
+/// A model file to size by llama.cpp's own dry run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SizeRequest {
+    /// The file; its header is enough, so it may be sparse.
+    pub path: PathBuf,
+    /// How the model would run.
+    pub settings: EngineSettings,
+    /// GPUs to imagine, in llama.cpp's order; none means on the CPU alone.
+    pub devices: Vec<PhantomDevice>,
+}
+
+/// A GPU that exists only in a worker's sizing: it reports memory and never computes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PhantomDevice {
+    /// llama.cpp's name for it, e.g. `CUDA0`, which is how the result names it.
+    pub name: String,
+    /// Whose rules of alignment and padding hold.
+    pub backend: PhantomBackend,
+    /// What it has.
+    pub total: Bytes,
+    /// What is free.
+    pub free: Bytes,
+}
+
+/// Whose buffers a phantom device imitates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PhantomBackend {
+    /// CUDA and ROCm: rows of quantized weights padded to the next 512 columns.
+    Cuda,
+    /// Vulkan: no padding.
+    Vulkan,
+    /// Metal: no padding, memory shared with the host.
+    Metal,
+}
+
+/// What llama.cpp's dry run says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sized {
+    /// Memory by device.
+    pub need: MemoryNeed,
+    /// Transformer blocks of the model.
+    pub layers: u32,
+    /// Layers (the output counts as one) that went to GPU devices.
+    pub gpu_layers: u32,
+    /// The context it was trained with.
+    pub context_train: u32,
+    /// Experts, 0 for a dense model.
+    pub experts: u32,
+}
+
+/// A file to quantize.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuantizeRequest {
+    /// From.
+    pub source: PathBuf,
+    /// To; must not exist, and is removed unless the job succeeds.
+    pub target: PathBuf,
+    /// llama.cpp's name of the quantization, e.g. `Q4_K_M`.
+    pub quantization: String,
+    /// Threads to compute on; `None` takes all physical cores.
+    pub threads: Option<u32>,
+}
+
+/// A benchmark to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BenchRequest {
+    /// Where models of random weights are made, and removed afterwards.
+    pub scratch_dir: PathBuf,
+    /// When to stop measuring more; what was measured until then counts.
+    pub budget: Duration,
+    /// CPU threads; `None` takes all physical cores.
+    pub threads: Option<u32>,
+    /// Smaller models and fewer repeats: a few seconds.
+    pub quick: bool,
+}
+
+/// How far a benchmark is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BenchProgress {
+    /// What is being done, e.g. `llama-33m Q8_0 on CPU: decode`.
+    pub step: String,
+    /// Share of the steps that are done, 0 to 1.
+    pub fraction: f32,
+}
+
+/// What llama.cpp can compute on here, each device once; the CPU is one of them.
+///
+/// # Errors
+/// See [`WorkerError`].
+pub async fn devices(command: &WorkerCommand) -> Result<Vec<Device>, WorkerError> {
+    once(command, Request::Devices(wire::Devices {}), |reply| match reply {
+        Reply::Devices(list) => Step::Done(list.devices.into_iter().map(convert::device).collect()),
+        _ => Step::Unexpected,
+    })
+    .await
+}
+
+/// What a model takes in memory, by llama.cpp's own dry run on imagined devices. Nothing is loaded. The file's header is
+/// checked by [`GgufHeader`](crate::gguf::GgufHeader) first.
+///
+/// # Errors
+/// `Refused` with llama.cpp's words for a file that it does not take.
+pub async fn size(command: &WorkerCommand, request: SizeRequest) -> Result<Sized, WorkerError> {
+    let request = wire::Size {
+        path: convert::path(&request.path),
+        settings: Some(convert::settings(&request.settings)),
+        phantoms: request.devices.iter().map(convert::phantom).collect(),
+    };
+    once(command, Request::Size(request), |reply| match reply {
+        Reply::Sized(sized) => Step::Done(Sized {
+            need: convert::memory(sized.memory),
+            layers: sized.layers,
+            gpu_layers: sized.gpu_layers,
+            context_train: sized.context_train,
+            experts: sized.experts,
+        }),
+        _ => Step::Unexpected,
+    })
+    .await
+}
+
+/// Quantizes a file; `progress` gets the share of tensors that are done, 0 to 1. Dropping the future cancels.
+///
+/// # Errors
+/// `Refused` with llama.cpp's words.
+pub async fn quantize(
+    command: &WorkerCommand,
+    request: QuantizeRequest,
+    mut progress: impl FnMut(f32) + Send,
+) -> Result<(), WorkerError> {
+    let refused = |reason: String| WorkerError::Refused { reason };
+    let file_type = file_type_number(&request.quantization)
+        .and_then(|number| i32::try_from(number).ok())
+        .ok_or_else(|| refused(format!("llama.cpp has no quantization {:?}", request.quantization)))?;
+    if request.target.exists() {
+        return Err(refused(format!("{} exists already", request.target.display())));
+    }
+    let partial = Partial(Some(request.target.clone()));
+    let job = wire::Quantize {
+        source: convert::path(&request.source),
+        target: convert::path(&request.target),
+        file_type,
+        threads: request.threads.unwrap_or(0),
+    };
+    once(command, Request::Quantize(job), |reply| match reply {
+        Reply::Progress(step) => {
+            progress(step.fraction);
+            Step::More
+        }
+        Reply::Done(wire::Done {}) => Step::Done(()),
+        _ => Step::Unexpected,
+    })
+    .await?;
+    partial.keep();
+    Ok(())
+}
+
+/// Measures prefill and decode speed on models of random weights, on the CPU and on the first GPU. Dropping the future
+/// cancels; the model that was in use then stays in the scratch directory, which is the caller's.
+///
+/// # Errors
+/// See [`WorkerError`].
+pub async fn bench(
+    command: &WorkerCommand,
+    request: BenchRequest,
+    mut progress: impl FnMut(BenchProgress) + Send,
+) -> Result<Vec<BenchPoint>, WorkerError> {
+    let job = wire::Bench {
+        scratch_dir: convert::path(&request.scratch_dir),
+        budget_ms: u64::try_from(request.budget.as_millis()).unwrap_or(u64::MAX),
+        threads: request.threads.unwrap_or(0),
+        quick: request.quick,
+    };
+    let mut points = Vec::new();
+    once(command, Request::Bench(job), |reply| match reply {
+        Reply::Progress(step) => {
+            progress(BenchProgress { step: step.step, fraction: step.fraction });
+            Step::More
+        }
+        Reply::BenchPoint(point) => {
+            points.extend(bench_point(point));
+            Step::More
+        }
+        Reply::Done(wire::Done {}) => Step::Done(()),
+        _ => Step::Unexpected,
+    })
+    .await?;
+    Ok(points)
+}
+
+/// A point; `None` where something took no time at all, which is no measurement.
+fn bench_point(point: wire::BenchPoint) -> Option<BenchPoint> {
+    Some(BenchPoint {
+        device: point.device,
+        threads: point.threads,
+        model: BenchModel {
+            name: point.model,
+            quantization: point.quantization,
+            bytes_per_token: Bytes::new(point.bytes_per_token),
+            parameters_per_token: point.parameters_per_token,
+            layers: point.layers,
+        },
+        prefill_tokens: point.prefill_tokens,
+        decode_tokens: point.decode_tokens,
+        prefill: Spread::of(point.prefill)?,
+        decode: Spread::of(point.decode)?,
+    })
+}
+
+/// Removes a file that is not complete, however the job ends.
+struct Partial(Option<PathBuf>);
+
+impl Partial {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// What a reply means for a job.
+enum Step<T> {
+    More,
+    Done(T),
+    Unexpected,
+}
+
+/// Starts a worker for one request, and follows its replies until one ends the job.
+async fn once<T>(
+    command: &WorkerCommand,
+    request: Request,
+    mut on_reply: impl FnMut(Reply) -> Step<T>,
+) -> Result<T, WorkerError> {
+    const ID: u64 = 1;
+    let mut process = Process::spawn(command)?;
+    process.send(ID, request).await?;
+    loop {
+        let reply = match timeout(command.silence_limit, process.receive()).await {
+            Ok(Some(message)) => message.reply,
+            Ok(None) => return Err(process.died().await),
+            Err(_) => {
+                process.kill().await;
+                return Err(WorkerError::TimedOut { after: command.silence_limit });
+            }
+        };
+        let outcome = match reply {
+            Some(Reply::Refused(refused)) => Err(WorkerError::Refused { reason: refused.reason }),
+            None => continue,
+            Some(reply) => match on_reply(reply) {
+                Step::More => continue,
+                Step::Done(result) => Ok(result),
+                Step::Unexpected => {
+                    Err(WorkerError::Protocol { detail: "it answered something else than it was asked".into() })
+                }
+            },
+        };
+        process.kill().await;
+        return outcome;
+    }
+}
