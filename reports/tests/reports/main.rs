@@ -1,0 +1,5 @@
+//! What the reports look like, at 80 and at 120 columns, and that none is ever wider than it may be.
+
+mod samples;
+mod snapshots;
+mod widths;
