@@ -1,0 +1,455 @@
+//! Importing models: a file comes in, is checked, sized and quantized, and each artifact enters the catalog whole or not
+//! at all.
+//!
+//! Owns: the order of the steps and the rules of names. A file is looked at in safe Rust first and then by llama.cpp in a
+//! worker; a malformed one kills nothing but that worker. It does not know of the wire.
+//!
+//! Entry point: [`Catalog::import`].
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes as RawBytes;
+use futures_util::{Stream, StreamExt as _};
+use muster_engine::bundled;
+use muster_engine::gguf::{GgufError, GgufHeader};
+use muster_engine::worker::{self, QuantizeRequest, WorkerCommand, WorkerError};
+use muster_proto::{Artifact, ArtifactSource, Bytes, EngineSettings, Model, ModelDigest};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::spawn_blocking;
+
+use crate::blobs::{BlobError, Blobs, Staged};
+use crate::clock::Clock;
+use crate::replan::ReplanHandle;
+use crate::sizing;
+use crate::store::{Actor, ArtifactRecord, ModelFacts, NewArtifact, PutArtifact, SizingOutcome, Store, StoreError};
+
+/// Bytes between two messages of progress while a file comes in.
+const PROGRESS_STEP: u64 = 4 << 20;
+
+/// The names that llama.cpp quantizes to: a wrong one is refused before a large file travels.
+pub const QUANTIZATIONS: &[&str] = &[
+    "F32",
+    "F16",
+    "BF16",
+    "Q8_0",
+    "Q6_K",
+    "Q5_0",
+    "Q5_1",
+    "Q5_K_S",
+    "Q5_K_M",
+    "Q4_0",
+    "Q4_1",
+    "Q4_K_S",
+    "Q4_K_M",
+    "IQ4_NL",
+    "IQ4_XS",
+    "Q3_K_S",
+    "Q3_K_M",
+    "Q3_K_L",
+    "IQ3_S",
+    "IQ3_M",
+    "Q2_K",
+    "TQ1_0",
+    "TQ2_0",
+    "MXFP4_MOE",
+];
+
+/// Why an import, or a part of it, failed. What entered the catalog before stays.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The name cannot be used.
+    #[error("{0:?} is no model name: write 1 to 96 letters, digits or . _ - : /, the first a letter or digit")]
+    Name(String),
+    /// Neither the operator nor the file names it.
+    #[error("the file names no model: give it one with --name NAME")]
+    Nameless,
+    /// Not one of llama.cpp's.
+    #[error("{0:?} is no quantization: write for example Q8_0 or Q4_K_M")]
+    Quantization(String),
+    /// The file is not a model that llama.cpp takes.
+    #[error("bad model file: {0}")]
+    BadModel(String),
+    /// The name belongs to another model.
+    #[error("the catalog has another model named {name}: {difference}; give this one another name with --name NAME")]
+    Conflict {
+        /// The name.
+        name: String,
+        /// How they differ.
+        difference: String,
+    },
+    /// The file is there under another name.
+    #[error("the catalog has this file as {there}, not as {wanted}")]
+    OtherName {
+        /// Its name in the catalog.
+        there: String,
+        /// The name that was given.
+        wanted: String,
+    },
+    /// llama.cpp could not quantize it.
+    #[error("cannot quantize to {quantization}")]
+    Quantize {
+        /// To what.
+        quantization: String,
+        /// Why not.
+        #[source]
+        source: WorkerError,
+    },
+    /// A worker could not be used.
+    #[error("cannot check the model file")]
+    Worker(#[source] WorkerError),
+    /// The file could not be stored.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// The catalog could not be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The sender broke off.
+    #[error("the transfer broke off: {0}")]
+    Transfer(String),
+}
+
+/// What is to be imported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImportRequest {
+    /// Size of the file that comes.
+    pub size: Bytes,
+    /// Name in the catalog; `None` takes the file's own.
+    pub name: Option<String>,
+    /// Quantizations to make from it.
+    pub quantize: Vec<String>,
+    /// The bundled model instead of a file that comes.
+    pub bundled: bool,
+}
+
+/// How far an import is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ImportProgress {
+    /// Received so far.
+    Received(Bytes),
+    /// Doing something.
+    Step {
+        /// What, e.g. `quantizing`.
+        what: &'static str,
+        /// Which quantization or model.
+        subject: String,
+        /// 0 to 1.
+        fraction: f64,
+    },
+}
+
+/// Checks the name of a model.
+///
+/// # Errors
+/// [`ImportError::Name`].
+pub fn check_name(name: &str) -> Result<(), ImportError> {
+    let fits = (1..=96).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-:/".contains(&byte))
+        && !name.contains("..");
+    if fits { Ok(()) } else { Err(ImportError::Name(name.chars().take(120).collect())) }
+}
+
+/// The name of a quantization as llama.cpp writes it.
+///
+/// # Errors
+/// [`ImportError::Quantization`].
+pub fn check_quantization(name: &str) -> Result<&'static str, ImportError> {
+    let known = QUANTIZATIONS.iter().find(|known| known.eq_ignore_ascii_case(name));
+    known.copied().ok_or_else(|| ImportError::Quantization(name.chars().take(32).collect()))
+}
+
+/// A name that may be used, made of what a file calls itself: `Llama 3.2 1B (Instruct)` → `Llama-3.2-1B-Instruct`.
+pub fn name_from(words: &str) -> Option<String> {
+    let mut name = String::new();
+    for part in words.split(|c: char| !(c.is_ascii_alphanumeric() || "._-:/".contains(c))).filter(|p| !p.is_empty()) {
+        if !name.is_empty() {
+            name.push('-');
+        }
+        name.push_str(part);
+    }
+    let name: String = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()).chars().take(96).collect();
+    check_name(&name).is_ok().then_some(name)
+}
+
+/// What the header of a file says of it.
+#[derive(Clone, Debug)]
+struct FileFacts {
+    name: Option<String>,
+    model: ModelFacts,
+    quantization: String,
+    bits_per_weight: f64,
+    bytes_per_token: Bytes,
+    parameters_per_token: u64,
+}
+
+fn facts_of(header: &GgufHeader) -> FileFacts {
+    FileFacts {
+        name: header.name().and_then(name_from),
+        model: ModelFacts {
+            name: String::new(),
+            architecture: short(header.architecture()),
+            parameters: header.parameters(),
+            context_train: header.context_length(),
+            licence: header.licence().map(short),
+        },
+        quantization: header.file_type().map_or_else(|| "unknown".to_owned(), |name| short(&name)),
+        bits_per_weight: header.bits_per_weight(),
+        bytes_per_token: header.bytes_per_token(),
+        parameters_per_token: header.parameters_per_token(),
+    }
+}
+
+/// The words of a file, cut to what belongs in a catalog.
+fn short(words: &str) -> String {
+    words.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+/// Imports models; clones share it.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    store: Store,
+    blobs: Blobs,
+    worker: WorkerCommand,
+    clock: Clock,
+    replan: ReplanHandle,
+    /// One quantization at a time: each takes all cores.
+    quantizing: Arc<Semaphore>,
+}
+
+/// Where progress goes. A listener that left does not stop anything.
+pub type Progress = mpsc::Sender<ImportProgress>;
+
+async fn say(progress: &Progress, what: &'static str, subject: &str, fraction: f64) {
+    let _ = progress.send(ImportProgress::Step { what, subject: subject.to_owned(), fraction }).await;
+}
+
+impl Catalog {
+    /// A catalog over these.
+    pub fn new(store: Store, blobs: Blobs, worker: WorkerCommand, clock: Clock, replan: ReplanHandle) -> Self {
+        Self { store, blobs, worker, clock, replan, quantizing: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Takes a file into the catalog and makes quantizations from it. Importing the same file again changes nothing.
+    /// Dropping the future stops at once and keeps nothing unfinished.
+    ///
+    /// # Errors
+    /// See [`ImportError`].
+    pub async fn import(
+        &self,
+        request: ImportRequest,
+        chunks: impl Stream<Item = Result<RawBytes, String>> + Send,
+        progress: &Progress,
+        actor: Actor,
+    ) -> Result<Model, ImportError> {
+        let mut request = request;
+        if request.bundled {
+            request.size = Bytes::new(bundled::MUSTER_TINY_F16.len() as u64);
+            request.name.get_or_insert_with(|| bundled::NAME.to_owned());
+        }
+        if let Some(name) = &request.name {
+            check_name(name)?;
+        }
+        let mut quantizations = Vec::new();
+        for name in &request.quantize {
+            let name = check_quantization(name)?;
+            if !quantizations.contains(&name) {
+                quantizations.push(name);
+            }
+        }
+        let (staged, digest) = if request.bundled {
+            let bytes = RawBytes::from_static(bundled::MUSTER_TINY_F16);
+            self.receive(request.size, futures_util::stream::iter([Ok(bytes)]), progress).await?
+        } else {
+            self.receive(request.size, chunks, progress).await?
+        };
+        let model = match self.store.model_of(digest).await? {
+            Some(there) => {
+                if let Some(wanted) = request.name.filter(|wanted| *wanted != there) {
+                    return Err(ImportError::OtherName { there, wanted });
+                }
+                say(progress, "already in the catalog", &there, 1.0).await;
+                drop(staged);
+                there
+            }
+            None => self.take(staged, digest, &request, progress, actor.clone()).await?,
+        };
+        for quantization in quantizations {
+            self.quantize(&model, digest, quantization, progress, actor.clone()).await?;
+        }
+        self.replan.request();
+        let done = self.store.model(&model).await?;
+        done.ok_or_else(|| ImportError::Transfer(format!("model {model} was removed meanwhile")))
+    }
+
+    async fn receive(
+        &self,
+        size: Bytes,
+        chunks: impl Stream<Item = Result<RawBytes, String>> + Send,
+        progress: &Progress,
+    ) -> Result<(Staged, ModelDigest), ImportError> {
+        let mut receiving = self.blobs.receive(size).await?;
+        let mut chunks = std::pin::pin!(chunks);
+        let mut told = 0;
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(ImportError::Transfer)?;
+            let received = receiving.push(chunk).await?;
+            if receiving.failed() {
+                break;
+            }
+            if received.get() - told >= PROGRESS_STEP || received == size {
+                told = received.get();
+                let _ = progress.send(ImportProgress::Received(received)).await;
+            }
+        }
+        Ok(receiving.finish().await?)
+    }
+
+    /// Checks a file that is new, and moves it and its row into place.
+    async fn take(
+        &self,
+        staged: Staged,
+        digest: ModelDigest,
+        request: &ImportRequest,
+        progress: &Progress,
+        actor: Actor,
+    ) -> Result<String, ImportError> {
+        let subject = request.name.clone().unwrap_or_else(|| "the file".to_owned());
+        say(progress, "checking", &subject, 0.0).await;
+        let mut facts = self.check(staged.path(), digest).await?;
+        let name = request.name.clone().or(facts.name.take()).ok_or(ImportError::Nameless)?;
+        say(progress, "checking", &name, 1.0).await;
+        facts.model.name.clone_from(&name);
+        self.enter(staged, digest, facts, request.size, ArtifactSource::Imported, actor).await?;
+        // Known now, so that a failing quantization does not hide it from the planner.
+        self.replan.request();
+        Ok(name)
+    }
+
+    /// The gate: safe Rust first, then llama.cpp's own dry run in a worker.
+    async fn check(&self, path: &Path, digest: ModelDigest) -> Result<FileFacts, ImportError> {
+        let owned = path.to_owned();
+        let read = spawn_blocking(move || GgufHeader::read(&owned).map(|header| facts_of(&header)));
+        let facts = match read.await {
+            Ok(Ok(facts)) => facts,
+            Ok(Err(error)) => return Err(ImportError::BadModel(one_line(&crate::error_chain::<GgufError>(&error)))),
+            Err(_) => return Err(ImportError::BadModel("its header cannot be read".to_owned())),
+        };
+        let settings = EngineSettings::default();
+        let outcome = sizing::ask(&self.worker, path.to_owned(), settings.clone(), Vec::new()).await;
+        match outcome.map_err(ImportError::Worker)? {
+            SizingOutcome::Refused(words) => Err(ImportError::BadModel(one_line(&words))),
+            outcome @ SizingOutcome::Needs(_) => {
+                self.store.put_sizing(digest, &sizing::key(&settings, &[]), &outcome).await?;
+                Ok(facts)
+            }
+        }
+    }
+
+    /// Moves a checked file and its row into place; without the row, the file does not stay.
+    async fn enter(
+        &self,
+        staged: Staged,
+        digest: ModelDigest,
+        facts: FileFacts,
+        size: Bytes,
+        source: ArtifactSource,
+        actor: Actor,
+    ) -> Result<(), ImportError> {
+        let name = facts.model.name.clone();
+        let moved = self.blobs.keep(staged, digest).await?;
+        let artifact =
+            Artifact { digest, quantization: facts.quantization, size, bits_per_weight: facts.bits_per_weight, source };
+        let record = ArtifactRecord {
+            artifact,
+            bytes_per_token: facts.bytes_per_token,
+            parameters_per_token: facts.parameters_per_token,
+        };
+        let new = NewArtifact { model: facts.model, record, at: self.clock.now(), actor };
+        let put = self.store.put_artifact(new).await;
+        if moved && !matches!(put, Ok(PutArtifact::Added | PutArtifact::AlreadyThere { .. })) {
+            self.blobs.remove(digest);
+        }
+        match put? {
+            PutArtifact::Added => Ok(()),
+            // The same file came in twice at the same time.
+            PutArtifact::AlreadyThere { model } if model == name => Ok(()),
+            PutArtifact::AlreadyThere { model } => Err(ImportError::OtherName { there: model, wanted: name }),
+            PutArtifact::OtherModel { difference } => Err(ImportError::Conflict { name, difference }),
+        }
+    }
+
+    async fn quantize(
+        &self,
+        model: &str,
+        source: ModelDigest,
+        quantization: &'static str,
+        progress: &Progress,
+        actor: Actor,
+    ) -> Result<(), ImportError> {
+        let _turn = self.quantizing.acquire().await.expect("never closed");
+        let there = self.store.model(model).await?;
+        if there.iter().flat_map(|model| &model.artifacts).any(|artifact| artifact.quantization == quantization) {
+            say(progress, "already in the catalog", quantization, 1.0).await;
+            return Ok(());
+        }
+        say(progress, "quantizing", quantization, 0.0).await;
+        let path = self.blobs.path(source);
+        // The result is at most as large as the source.
+        let size = std::fs::metadata(&path).map_or(Bytes::ZERO, |file| Bytes::new(file.len()));
+        self.blobs.check_room(size)?;
+        let staged = self.blobs.stage();
+        let target: PathBuf = staged.path().to_owned();
+        let request = QuantizeRequest { source: path, target, quantization: quantization.to_owned(), threads: None };
+        let mut told = 0.0;
+        worker::quantize(&self.worker, request, |fraction| {
+            // Told only if there is room: the worker waits for nobody.
+            if fraction - told >= 0.01 {
+                told = fraction;
+                let subject = quantization.to_owned();
+                let fraction = f64::from(fraction);
+                let _ = progress.try_send(ImportProgress::Step { what: "quantizing", subject, fraction });
+            }
+        })
+        .await
+        .map_err(|source| ImportError::Quantize { quantization: quantization.to_owned(), source })?;
+        say(progress, "checking", quantization, 0.0).await;
+        let (digest, size) = self.blobs.hash(staged.path().to_owned()).await?;
+        let mut facts = self.check(staged.path(), digest).await?;
+        model.clone_into(&mut facts.model.name);
+        // What was asked for is what it is called, whatever the header says of mixtures.
+        quantization.clone_into(&mut facts.quantization);
+        self.enter(staged, digest, facts, size, ArtifactSource::QuantizedFrom { digest: source }, actor).await?;
+        say(progress, "checking", quantization, 1.0).await;
+        Ok(())
+    }
+}
+
+fn one_line(words: &str) -> String {
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_made_of_what_files_call_themselves() {
+        assert_eq!(name_from("Llama 3.2 1B (Instruct)").as_deref(), Some("Llama-3.2-1B-Instruct"));
+        assert_eq!(name_from("../../etc/passwd").as_deref(), Some("etc/passwd"));
+        assert_eq!(name_from("模型"), None);
+        assert_eq!(name_from(""), None);
+    }
+
+    #[test]
+    fn names_that_are_none_are_refused() {
+        for good in ["a", "tiny:1", "org/model-Q4_K_M", "muster-tiny"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", " a", "-a", "a b", "a\n", "../a", "a/../b", &"a".repeat(97)] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+        assert_eq!(check_quantization("q4_k_m").ok(), Some("Q4_K_M"));
+        assert!(check_quantization("Q4").is_err());
+    }
+}
