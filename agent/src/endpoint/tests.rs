@@ -1,0 +1,115 @@
+//! The endpoint without a model, over its router.
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, StatusCode, header};
+use muster_proto::ModelDigest;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::serving::{Served, ServedState};
+
+fn serving() -> Serving {
+    let served =
+        |state| Served { role: "chat".into(), quantization: "Q8_0".into(), digest: ModelDigest::new([1; 32]), state };
+    let mut serving = Serving::default();
+    serving.models.insert("slow".into(), served(ServedState::Loading { what: "downloading".into() }));
+    serving.models.insert("broken".into(), served(ServedState::Failed { reason: "malformed".into() }));
+    serving
+}
+
+async fn ask(serving: Serving, request: Request<Body>) -> (StatusCode, Option<String>, Value) {
+    let (_sender, receiver) = watch::channel(Arc::new(serving));
+    let response = router(80, receiver).oneshot(request).await.expect("infallible");
+    let status = response.status();
+    let retry = response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().expect("ASCII").to_owned());
+    let body = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+    (status, retry, serde_json::from_slice(&body).expect("JSON"))
+}
+
+fn get_request(path: &str) -> Request<Body> {
+    Request::get(path).header(header::HOST, "localhost").body(Body::empty()).expect("a request")
+}
+
+fn chat(model: &str) -> Request<Body> {
+    let body = json!({ "model": model, "messages": [{ "role": "user", "content": "canary" }] });
+    Request::post("/v1/chat/completions")
+        .header(header::HOST, "localhost")
+        .body(Body::from(body.to_string()))
+        .expect("a request")
+}
+
+#[tokio::test]
+async fn models_are_listed_with_their_state() {
+    let (status, _, body) = ask(serving(), get_request("/v1/models")).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(body["data"][1]["id"], "slow");
+    assert_eq!(body["data"][1]["muster"]["state"], "loading");
+    let (status, _, body) = ask(serving(), get_request("/v1/models/broken")).await;
+    assert_eq!((status, &body["muster"]["reason"]), (StatusCode::OK, &json!("malformed")));
+    assert_eq!(ask(serving(), get_request("/v1/models/none")).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_model_that_is_not_up_says_when_to_ask_again() {
+    let (status, retry, body) = ask(serving(), chat("slow")).await;
+    assert_eq!((status, retry.as_deref()), (StatusCode::SERVICE_UNAVAILABLE, Some("2")));
+    assert_eq!(body["error"]["code"], "model_loading");
+    let (status, _, body) = ask(serving(), chat("broken")).await;
+    assert_eq!((status, &body["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("model_failed")));
+}
+
+#[tokio::test]
+async fn an_unknown_model_lists_the_known_ones() {
+    let (status, _, body) = ask(serving(), chat("gpt-4")).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let error = &body["error"];
+    assert_eq!((&error["code"], &error["type"]), (&json!("model_not_found"), &json!("invalid_request_error")));
+    assert!(error["message"].as_str().is_some_and(|text| text.contains("broken, slow")), "{error}");
+}
+
+#[tokio::test]
+async fn strangers_paths_and_methods_get_the_same_shape() {
+    let stranger =
+        Request::get("/v1/models").header(header::HOST, "evil.example").body(Body::empty()).expect("a request");
+    let (status, _, body) = ask(serving(), stranger).await;
+    assert_eq!((status, &body["error"]["code"]), (StatusCode::FORBIDDEN, &json!("forbidden")));
+    let (status, _, body) = ask(serving(), get_request("/v1/embeddings")).await;
+    assert_eq!((status, &body["error"]["code"]), (StatusCode::NOT_FOUND, &json!("unknown_path")));
+    let (status, _, body) = ask(serving(), get_request("/v1/chat/completions")).await;
+    assert_eq!((status, &body["error"]["code"]), (StatusCode::METHOD_NOT_ALLOWED, &json!("method_not_allowed")));
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_refused() {
+    let request = Request::post("/v1/chat/completions").header(header::HOST, "localhost");
+    let (status, _, body) = ask(serving(), request.body(Body::from(vec![b' '; 9 << 20])).expect("a request")).await;
+    assert_eq!((status, &body["error"]["code"]), (StatusCode::PAYLOAD_TOO_LARGE, &json!("request_too_large")));
+}
+
+#[tokio::test]
+async fn health_tells_the_worst() {
+    let (status, _, body) = ask(Serving::default(), get_request("/health")).await;
+    assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("idle")));
+    let (status, retry, body) = ask(serving(), get_request("/health")).await;
+    assert_eq!((status, retry.as_deref()), (StatusCode::SERVICE_UNAVAILABLE, Some("2")));
+    assert_eq!((&body["status"], &body["models"]["broken"]), (&json!("loading"), &json!("failed")));
+}
+
+#[test]
+fn a_context_overflow_shows_both_counts() {
+    use muster_engine::worker::GenerateError;
+    let overflow = GenerateError::ContextOverflow { prompt_tokens: 5000, max_tokens: None, context: 4096 };
+    let error = errors::ApiError::from(overflow);
+    assert_eq!(error.status, StatusCode::BAD_REQUEST);
+    let body = &error.body()["error"];
+    assert_eq!(body["code"], "context_length_exceeded");
+    assert_eq!((&body["prompt_tokens"], &body["context_length"]), (&json!(5000), &json!(4096)));
+    assert!(body["message"].as_str().is_some_and(|text| text.contains("4096") && text.contains("5000")));
+}
+
+#[tokio::test]
+async fn an_address_that_is_open_to_the_network_is_refused() {
+    let error = Endpoint::bind("0.0.0.0:0".parse().expect("an address")).await.expect_err("refused");
+    assert!(matches!(error, EndpointError::NotLoopback { .. }));
+}
