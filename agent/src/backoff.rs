@@ -34,13 +34,22 @@ impl Backoff {
         } else {
             FLOOR.saturating_mul(1 << self.failures.min(5)).min(CEILING)
         };
-        FLOOR + ceiling.saturating_sub(FLOOR).mul_f64(chance.clamp(0.0, 1.0))
+        jitter(ceiling, chance)
+    }
+
+    /// How long to wait after a failure that only a person can mend: as after an hour.
+    pub fn without_hope(chance: f64) -> Duration {
+        jitter(LONG_CEILING, chance)
     }
 
     /// How many failures there were since the last success.
     pub const fn failures(&self) -> u32 {
         self.failures
     }
+}
+
+fn jitter(ceiling: Duration, chance: f64) -> Duration {
+    FLOOR + ceiling.saturating_sub(FLOOR).mul_f64(chance.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]

@@ -166,7 +166,7 @@ impl Config {
         Ok(Self {
             controller: file.controller,
             endpoint,
-            store: file.store.unwrap_or_else(|| paths.default_store()),
+            store: absolute(file.store.unwrap_or_else(|| paths.default_store())),
             bandwidth_limit: size("bandwidth_limit", file.bandwidth_limit)?,
             link_bandwidth_limit: size("link_bandwidth_limit", file.link_bandwidth_limit)?,
             disk_reserve: size("disk_reserve", file.disk_reserve)?.unwrap_or(DEFAULT_RESERVE),
@@ -178,6 +178,11 @@ impl Config {
             paths,
         })
     }
+}
+
+/// Where messages say that something lies must make sense to whoever reads them elsewhere.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 fn parse_duration(text: &str) -> Result<Duration, ConfigError> {

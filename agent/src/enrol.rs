@@ -62,8 +62,8 @@ pub enum EnrolError {
         message: String,
     },
     /// The call failed.
-    #[error("the controller did not answer the enrolment")]
-    Call(#[source] Box<tonic::Status>),
+    #[error("the controller did not answer the enrolment: {}", .0.message())]
+    Call(Box<tonic::Status>),
     /// An operator said no.
     #[error("an operator {what} this machine ({machine})")]
     NotWanted {

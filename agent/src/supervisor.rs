@@ -144,9 +144,8 @@ impl Supervisor {
 /// The error with what the worker logged while loading.
 fn describe(error: &WorkerError) -> String {
     let mut reason = crate::error_chain(error);
-    if let WorkerError::Died { log_tail, .. } = error
-        && !log_tail.is_empty()
-    {
+    let log_tail = error.log_tail();
+    if !log_tail.is_empty() {
         let tail = &log_tail[log_tail.len().saturating_sub(LOG_LINES)..];
         reason.push_str("; it last said: ");
         reason.push_str(&tail.join(" | "));

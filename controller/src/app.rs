@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_engine::host::{StateDir, StateDirError};
 use tokio::net::{TcpListener, UnixListener};
@@ -28,6 +29,9 @@ use crate::store::{Actor, Event, Store, StoreError};
 
 /// Format of the data directory; the database has versions of its own.
 const FORMAT: u32 = 1;
+
+/// How often to look whether the server's certificate should be renewed.
+const LEAF_CHECK: Duration = Duration::from_mins(1);
 
 /// The socket of whoever owns the data directory.
 pub const ADMIN_SOCKET: &str = "admin.sock";
@@ -220,16 +224,25 @@ impl App {
     }
 }
 
-/// Renews the server's certificate at half of its lifetime.
+/// Renews the server's certificate at half of its lifetime, as the clock says: timers stand still while a host sleeps.
 async fn renew_leaf(ca: Arc<Ca>, leaf: Arc<ServerLeaf>, clock: Clock, shutdown: CancellationToken) {
+    let mut issued = clock.now();
     loop {
         // Cancel-safe: nothing is held while waiting.
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = sleep(SERVER_LIFETIME / 2) => {}
+            () = sleep(LEAF_CHECK) => {}
         }
-        match ca.server_leaf(clock.now()) {
-            Ok(renewed) => leaf.replace(renewed),
+        let now = clock.now();
+        // One from the future, after a clock was set back, is not valid either.
+        if now >= issued && now.since(issued) < SERVER_LIFETIME / 2 {
+            continue;
+        }
+        match ca.server_leaf(now) {
+            Ok(renewed) => {
+                leaf.replace(renewed);
+                issued = now;
+            }
             Err(error) => tracing::error!(error = %crate::error_chain(&error), "cannot renew the server's certificate"),
         }
     }

@@ -16,15 +16,16 @@ use axum::extract::{Path as RoutePath, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use bytes::{Bytes as RawBytes, BytesMut};
 use futures_util::stream;
-use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE};
+use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use muster_engine::host::atomic_file::sync_dir;
 use muster_proto::{Bytes, ModelDigest};
 use ring::digest::{Context, SHA256};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::identity::{Caller, Session};
+use crate::identity::Caller;
+use crate::links::Session;
 use crate::store::Store;
 
 /// Where files are served from; the digest's digits follow.
@@ -130,6 +131,7 @@ impl Blobs {
         for directory in [staging, root.join("sha256")] {
             fs::create_dir_all(&directory).map_err(io_error("create", &directory))?;
         }
+        sync_dir(&root).map_err(io_error("sync", &root))?;
         Ok(Self { root: Arc::new(root), reserve, next: Arc::default() })
     }
 
@@ -222,21 +224,24 @@ impl Blobs {
         hashing.await.expect("no panic in it")
     }
 
-    /// Moves a staged file to its place. False if it was there before.
+    /// Moves a staged file to its place. False if one was there before; that one is replaced, for it may be damaged, and
+    /// whoever is reading it reads on.
     ///
     /// # Errors
     /// What the file system says.
     pub async fn keep(&self, staged: Staged, digest: ModelDigest) -> Result<bool, BlobError> {
         let target = self.path(digest);
         let moving = spawn_blocking(move || {
-            if target.exists() {
-                return Ok(false);
-            }
+            let new = !target.exists();
             let directory = target.parent().expect("made of three parts").to_owned();
-            fs::create_dir_all(&directory).map_err(io_error("create", &directory))?;
+            if !directory.exists() {
+                fs::create_dir_all(&directory).map_err(io_error("create", &directory))?;
+                let root = directory.parent().expect("made of three parts");
+                sync_dir(root).map_err(io_error("sync", root))?;
+            }
             fs::rename(staged.path(), &target).map_err(io_error("move into place", &target))?;
             sync_dir(&directory).map_err(io_error("sync", &directory))?;
-            Ok(true)
+            Ok(new)
         });
         moving.await.expect("no panic in it")
     }
@@ -382,6 +387,10 @@ pub async fn serve(State(route): State<BlobRoute>, RoutePath(hex): RoutePath<Str
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
     }
+    let session = request.extensions().get::<Session>().cloned().unwrap_or_default();
+    let Ok(permit) = Arc::clone(&session.limits.downloads).try_acquire_owned() else {
+        return (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, HeaderValue::from_static("5"))]).into_response();
+    };
     let path = route.blobs.path(digest);
     let opened = spawn_blocking(move || {
         let file = File::open(path)?;
@@ -417,15 +426,14 @@ pub async fn serve(State(route): State<BlobRoute>, RoutePath(hex): RoutePath<Str
     };
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     if request.method() != Method::HEAD {
-        let session = request.extensions().get::<Session>().cloned().unwrap_or_default();
-        *response.body_mut() = body(file, first, length, session);
+        *response.body_mut() = body(file, first, length, (session, permit));
     }
     response
 }
 
-/// Streams a part of a file until the session ends. While one chunk is on its way, the next is read; no thread waits for
-/// a slow peer.
-fn body(file: File, first: u64, length: u64, session: Session) -> Body {
+/// Streams a part of a file until the session ends, and gives its permit back then. While one chunk is on its way, the
+/// next is read; no thread waits for a slow peer.
+fn body(file: File, first: u64, length: u64, session: (Session, OwnedSemaphorePermit)) -> Body {
     struct Reading {
         next: Option<JoinHandle<io::Result<(RawBytes, File)>>>,
         left: u64,
@@ -445,7 +453,7 @@ fn body(file: File, first: u64, length: u64, session: Session) -> Body {
     let reading = Reading { next: begin, left: length };
     Body::from_stream(stream::try_unfold((reading, session), |(mut reading, session)| async move {
         let Some(next) = reading.next.take() else { return Ok(None) };
-        if session.0.is_cancelled() {
+        if session.0.ended.is_cancelled() {
             return Err(io::Error::other("the machine was revoked"));
         }
         let (chunk, file) = next.await.map_err(io::Error::other)??;

@@ -215,6 +215,8 @@ pub struct Catalog {
     replan: ReplanHandle,
     /// One quantization at a time: each takes all cores.
     quantizing: Arc<Semaphore>,
+    /// One file at a time gets its place and its row, so that nobody removes a file that another's row names.
+    entering: Arc<Semaphore>,
 }
 
 /// Where progress goes. A listener that left does not stop anything.
@@ -227,7 +229,8 @@ async fn say(progress: &Progress, what: &'static str, subject: &str, fraction: f
 impl Catalog {
     /// A catalog over these.
     pub fn new(store: Store, blobs: Blobs, worker: WorkerCommand, clock: Clock, replan: ReplanHandle) -> Self {
-        Self { store, blobs, worker, clock, replan, quantizing: Arc::new(Semaphore::new(1)) }
+        let [quantizing, entering] = [0; 2].map(|_| Arc::new(Semaphore::new(1)));
+        Self { store, blobs, worker, clock, replan, quantizing, entering }
     }
 
     /// Takes a file into the catalog and makes quantizations from it. Importing the same file again changes nothing.
@@ -269,7 +272,8 @@ impl Catalog {
                     return Err(ImportError::OtherName { there, wanted });
                 }
                 say(progress, "already in the catalog", &there, 1.0).await;
-                drop(staged);
+                // The file that is there may be damaged or gone, and this one is whole.
+                self.blobs.keep(staged, digest).await?;
                 there
             }
             None => self.take(staged, digest, &request, progress, actor.clone()).await?,
@@ -346,7 +350,8 @@ impl Catalog {
         }
     }
 
-    /// Moves a checked file and its row into place; without the row, the file does not stay.
+    /// Moves a checked file and its row into place; without the row, the file does not stay. Goes through to its end even
+    /// if nobody waits for it any more: half of it would be a file that no row names.
     async fn enter(
         &self,
         staged: Staged,
@@ -356,6 +361,22 @@ impl Catalog {
         source: ArtifactSource,
         actor: Actor,
     ) -> Result<(), ImportError> {
+        let catalog = self.clone();
+        let entering =
+            tokio::spawn(async move { catalog.enter_whole(staged, digest, facts, size, source, actor).await });
+        entering.await.expect("no panic in it, and nobody aborts it")
+    }
+
+    async fn enter_whole(
+        &self,
+        staged: Staged,
+        digest: ModelDigest,
+        facts: FileFacts,
+        size: Bytes,
+        source: ArtifactSource,
+        actor: Actor,
+    ) -> Result<(), ImportError> {
+        let _turn = self.entering.acquire().await.expect("never closed");
         let name = facts.model.name.clone();
         let moved = self.blobs.keep(staged, digest).await?;
         let artifact =
@@ -389,7 +410,10 @@ impl Catalog {
     ) -> Result<(), ImportError> {
         let _turn = self.quantizing.acquire().await.expect("never closed");
         let there = self.store.model(model).await?;
-        if there.iter().flat_map(|model| &model.artifacts).any(|artifact| artifact.quantization == quantization) {
+        let same = |artifact: &&Artifact| artifact.quantization == quantization;
+        // One whose file is missing, e.g. after a restore, is made again.
+        let whole = |artifact: &Artifact| self.blobs.path(artifact.digest).exists();
+        if there.iter().flat_map(|model| &model.artifacts).filter(same).any(whole) {
             say(progress, "already in the catalog", quantization, 1.0).await;
             return Ok(());
         }

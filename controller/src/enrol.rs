@@ -16,6 +16,7 @@ use crate::ca::{Ca, CaError, CertificateRequest, Issued, RequestError};
 use crate::clock::Clock;
 use crate::identity::Subject;
 use crate::links::Links;
+use crate::pace::Pace;
 use crate::store::{Actor, EnrolFacts, EnrolOutcome, Event, Store, StoreError};
 
 /// How long after its certificate ended a machine may still renew it by proof of its key.
@@ -163,19 +164,6 @@ pub struct LateRenewal {
     pub signature: Vec<u8>,
 }
 
-/// Attempts that are left, refilled with time.
-#[derive(Debug)]
-struct Allowance {
-    left: f64,
-    at: tokio::time::Instant,
-}
-
-#[derive(Debug)]
-struct Guard {
-    allowance: Allowance,
-    nonces: HashMap<[u8; 32], Timestamp>,
-}
-
 /// Enrols and renews; clones share it.
 #[derive(Clone, Debug)]
 pub struct Enroller {
@@ -184,7 +172,9 @@ pub struct Enroller {
     links: Links,
     clock: Clock,
     lifetime: Duration,
-    guard: Arc<Mutex<Guard>>,
+    attempts: Arc<Pace>,
+    /// Given out and not used yet, and when.
+    nonces: Arc<Mutex<HashMap<[u8; 32], Timestamp>>>,
 }
 
 /// A name that may be shown and logged.
@@ -200,9 +190,8 @@ pub fn renewal_proof(nonce: &[u8], request: &[u8]) -> Vec<u8> {
 impl Enroller {
     /// An enroller that gives certificates of this lifetime.
     pub fn new(ca: Arc<Ca>, store: Store, links: Links, clock: Clock, lifetime: Duration) -> Self {
-        let allowance = Allowance { left: ATTEMPTS_AT_ONCE, at: tokio::time::Instant::now() };
-        let guard = Arc::new(Mutex::new(Guard { allowance, nonces: HashMap::new() }));
-        Self { ca, store, links, clock, lifetime, guard }
+        let attempts = Arc::new(Pace::new(ATTEMPTS_PER_SECOND, ATTEMPTS_AT_ONCE));
+        Self { ca, store, links, clock, lifetime, attempts, nonces: Arc::default() }
     }
 
     /// The CA.
@@ -210,24 +199,13 @@ impl Enroller {
         &self.ca
     }
 
-    fn with_guard<T>(&self, look: impl FnOnce(&mut Guard) -> T) -> T {
-        look(&mut self.guard.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_nonces<T>(&self, look: impl FnOnce(&mut HashMap<[u8; 32], Timestamp>) -> T) -> T {
+        look(&mut self.nonces.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// One more attempt by somebody without an identity.
     fn attempt(&self) -> Result<(), EnrolError> {
-        self.with_guard(|guard| {
-            let now = tokio::time::Instant::now();
-            let allowance = &mut guard.allowance;
-            let earned = now.duration_since(allowance.at).as_secs_f64() * ATTEMPTS_PER_SECOND;
-            allowance.left = (allowance.left + earned).min(ATTEMPTS_AT_ONCE);
-            allowance.at = now;
-            if allowance.left < 1.0 {
-                return Err(EnrolError::TooMany);
-            }
-            allowance.left -= 1.0;
-            Ok(())
-        })
+        if self.attempts.take(1.0) { Ok(()) } else { Err(EnrolError::TooMany) }
     }
 
     /// Makes a token. It is only ever told here.
@@ -342,12 +320,12 @@ impl Enroller {
         self.attempt()?;
         let nonce: [u8; 32] = rand::random();
         let now = self.clock.now();
-        self.with_guard(|guard| {
-            guard.nonces.retain(|_, given| now.since(*given) < NONCE_LIFETIME);
-            if guard.nonces.len() >= NONCES {
+        self.with_nonces(|nonces| {
+            nonces.retain(|_, given| now.since(*given) < NONCE_LIFETIME);
+            if nonces.len() >= NONCES {
                 return Err(EnrolError::TooMany);
             }
-            guard.nonces.insert(nonce, now);
+            nonces.insert(nonce, now);
             Ok(nonce)
         })
     }
@@ -362,7 +340,7 @@ impl Enroller {
         let now = self.clock.now();
         let given = <[u8; 32]>::try_from(&renewal.nonce[..])
             .ok()
-            .and_then(|nonce| self.with_guard(|guard| guard.nonces.remove(&nonce)));
+            .and_then(|nonce| self.with_nonces(|nonces| nonces.remove(&nonce)));
         if given.is_none_or(|given| now.since(given) >= NONCE_LIFETIME) {
             return Err(EnrolError::Nonce);
         }

@@ -12,7 +12,6 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http::StatusCode;
 use muster_proto::{AdminName, EnrolmentState, MachineId, Timestamp};
-use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -24,7 +23,7 @@ use crate::store::{Actor, Store};
 pub const SERVER_NAME: &str = "controller.muster";
 
 /// Whom a certificate is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// A machine.
     Machine(MachineId),
@@ -75,10 +74,6 @@ pub enum Identity {
     /// Somebody with a certificate of this controller's CA.
     Certified(Arc<PeerCertificate>),
 }
-
-/// What the requests of a connection hold on to: cancelled when its machine is revoked.
-#[derive(Clone, Debug, Default)]
-pub struct Session(pub CancellationToken);
 
 /// Who makes a request that was let through; handlers find it in the request's extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,7 +161,7 @@ impl Gate {
                 Err(Denial::new(Code::PermissionDenied, "this is for enrolled machines only"))
             }
             (Some(audience), Identity::Certified(certificate)) => match (&certificate.subject, audience) {
-                (Subject::Machine(machine), Audience::Machines) => self.machine(*machine).await,
+                (Subject::Machine(machine), Audience::Machines) => self.machine(*machine, certificate.expires).await,
                 (Subject::Admin(name), Audience::Operators) => self.admin(name, &certificate.serial).await,
                 (_, Audience::Machines) => {
                     Err(Denial::new(Code::PermissionDenied, "this is for enrolled machines only"))
@@ -176,7 +171,7 @@ impl Gate {
         }
     }
 
-    async fn machine(&self, machine: MachineId) -> Result<Caller, Denial> {
+    async fn machine(&self, machine: MachineId, expires: Timestamp) -> Result<Caller, Denial> {
         let standing = self.store.standing(machine).await.map_err(|error| internal(&error))?;
         let Some(standing) = standing else {
             return Err(Denial::new(
@@ -191,8 +186,9 @@ impl Gate {
             }
             _ => return Err(Denial::new(Code::PermissionDenied, "an operator revoked or rejected this machine")),
         }
-        // A connection outlives its certificate as long as the machine renews it.
-        if standing.certificate_expires.is_some_and(|expires| expires <= self.clock.now()) {
+        // A connection outlives its certificate as long as the machine renews it. A store from a backup knows only of older
+        // certificates than the one that the handshake verified.
+        if standing.certificate_expires.map_or(expires, |newest| newest.max(expires)) <= self.clock.now() {
             return Err(Denial::new(Code::Unauthenticated, "the machine's certificate has expired"));
         }
         Ok(Caller::Machine(machine))

@@ -1,7 +1,8 @@
 //! Which machines have a stream up, and how to reach them there.
 //!
 //! Owns: one entry for each connected machine; waking its stream for a new desired state; the challenge when a second
-//! stream of the same identity appears; cutting a revoked machine off. It does not know what goes over the streams.
+//! stream of the same identity appears; what all connections of one machine or operator share: being cut off when it is
+//! revoked, and the limits that keep one of them from harming the others. It does not know what goes over the streams.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -9,12 +10,56 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use muster_proto::{MachineId, Timestamp};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::identity::Subject;
+use crate::pace::Pace;
+
 /// How long the old stream has to answer a challenge.
 pub const CHALLENGE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Connections of one machine or operator at the same time: an agent has a few, and some more that broke unnoticed.
+const CONNECTIONS: usize = 32;
+
+/// Downloads of one machine at the same time; each holds some buffers.
+const DOWNLOADS: usize = 16;
+
+/// What one machine may ask of the store: each message costs 1 and what follows from it more. A machine in the middle of
+/// an install uses about 4 a second.
+const ALLOWANCES_PER_SECOND: f64 = 20.0;
+const ALLOWANCES_AT_ONCE: f64 = 600.0;
+
+/// What keeps one machine or operator from harming the others.
+#[derive(Debug)]
+pub struct Limits {
+    /// What it may ask of the store.
+    pub(crate) pace: Pace,
+    /// One permit for each of its connections.
+    pub(crate) connections: Arc<Semaphore>,
+    /// One permit for each of its downloads.
+    pub(crate) downloads: Arc<Semaphore>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            pace: Pace::new(ALLOWANCES_PER_SECOND, ALLOWANCES_AT_ONCE),
+            connections: Arc::new(Semaphore::new(CONNECTIONS)),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
+        }
+    }
+}
+
+/// What the connections of one machine or operator share, and their requests hold on to.
+#[derive(Clone, Debug, Default)]
+pub struct Session {
+    /// Cancelled when the machine or operator is revoked.
+    pub ended: CancellationToken,
+    /// Shared by all of its connections.
+    pub limits: Arc<Limits>,
+}
 
 /// A question for the stream that is up.
 #[derive(Debug)]
@@ -38,8 +83,8 @@ struct Entry {
 #[derive(Debug, Default)]
 struct State {
     entries: BTreeMap<MachineId, Entry>,
-    /// For each machine that connected since the start: cancelled when it is revoked.
-    sessions: HashMap<MachineId, CancellationToken>,
+    /// For each machine and operator that connected since the start.
+    sessions: HashMap<Subject, Session>,
 }
 
 /// The registry; clones share it.
@@ -110,8 +155,10 @@ impl Links {
                 }
             };
             let (answered, answer) = oneshot::channel();
-            let asked = old.1.try_send(ChallengeOrder { nonce: rand::random(), answered }).is_ok();
-            if asked && matches!(timeout(CHALLENGE_TIMEOUT, answer).await, Ok(Ok(()))) {
+            let order = ChallengeOrder { nonce: rand::random(), answered };
+            // Several may ask at once; a stream that ended says so at once.
+            let asked = async { old.1.send(order).await.is_ok() && answer.await.is_ok() };
+            if timeout(CHALLENGE_TIMEOUT, asked).await == Ok(true) {
                 return Err(Cloned);
             }
             silent = Some(old.0);
@@ -166,20 +213,28 @@ impl Links {
     /// Tells a machine's stream that its certificate was renewed.
     pub fn renewed(&self, machine: MachineId, expires: Timestamp) {
         if let Some(entry) = self.lock().entries.get(&machine) {
-            entry.expires.send_replace(Some(expires));
+            entry.expires.send_if_modified(|newest| {
+                let newer = newest.is_none_or(|newest| newest < expires);
+                if newer {
+                    *newest = Some(expires);
+                }
+                newer
+            });
         }
     }
 
-    /// Ends everything that this machine has open, within what its connections need to say so.
-    pub fn cut_off(&self, machine: MachineId) {
-        if let Some(session) = self.lock().sessions.remove(&machine) {
-            session.cancel();
+    /// Ends everything that this machine or operator has open, within what its connections need to say so.
+    pub fn cut_off(&self, subject: &Subject) {
+        if let Some(session) = self.lock().sessions.remove(subject) {
+            session.ended.cancel();
         }
     }
 
-    /// Cancelled when the machine is revoked; a connection takes one before its first request.
-    pub fn session(&self, machine: MachineId) -> CancellationToken {
-        self.lock().sessions.entry(machine).or_default().child_token()
+    /// What all connections of this machine or operator share; a connection takes one before its first request.
+    pub fn session(&self, subject: &Subject) -> Session {
+        let mut state = self.lock();
+        let session = state.sessions.entry(subject.clone()).or_default();
+        Session { ended: session.ended.child_token(), limits: Arc::clone(&session.limits) }
     }
 
     /// When each connected machine was last heard of.
@@ -231,6 +286,34 @@ mod tests {
         order.answered.send(()).expect("waiting");
         assert_eq!(second.await.expect("no panic"), Err(Cloned));
         assert!(!old.replaced.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_answers_keeps_its_identity_however_many_ask_at_once() {
+        let links = Links::default();
+        let machine = MachineId::random();
+        let mut old = links.claim(machine, None, now()).await.expect("the first");
+        let mut others = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let links = links.clone();
+            others.spawn(async move { links.claim(machine, None, now()).await.map(drop) });
+        }
+        for _ in 0..20 {
+            old.challenges.recv().await.expect("a challenge").answered.send(()).expect("waiting");
+        }
+        while let Some(other) = others.join_next().await {
+            assert_eq!(other.expect("no panic"), Err(Cloned));
+        }
+        assert!(!old.replaced.is_cancelled());
+    }
+
+    #[test]
+    fn whoever_is_cut_off_is_so_on_every_connection_and_nobody_else_is() {
+        let links = Links::default();
+        let [one, other] = [0; 2].map(|_| Subject::Machine(MachineId::random()));
+        let sessions = [links.session(&one), links.session(&one), links.session(&other)];
+        links.cut_off(&one);
+        assert_eq!(sessions.map(|session| session.ended.is_cancelled()), [true, true, false]);
     }
 
     #[tokio::test]

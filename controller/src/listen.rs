@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
@@ -30,8 +31,9 @@ use tower::ServiceExt as _;
 
 use crate::ca::{Ca, CaError};
 use crate::clock::Clock;
-use crate::identity::{Identity, PeerCertificate, Session, Subject};
-use crate::links::Links;
+use crate::crowd::{Crowd, CrowdLimits, Place};
+use crate::identity::{Identity, PeerCertificate};
+use crate::links::{Links, Session};
 
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,8 +41,19 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Somebody without an identity has nothing to do that takes longer.
 const UNKNOWN_LIFETIME: Duration = Duration::from_mins(1);
 
-/// Connections without an identity, handshakes included, at the same time.
-const UNKNOWN_CONNECTIONS: usize = 512;
+/// Handshakes at the same time. Whoever has a certificate needs no more than this, so that the others keep nobody out.
+const HANDSHAKES: CrowdLimits = CrowdLimits { all: 512, source: 128 };
+
+/// Connections without an identity at the same time, after their handshakes.
+const UNKNOWN: CrowdLimits = CrowdLimits { all: 512, source: 128 };
+
+/// When the system asks whether a silent peer is there, and how often before the connection counts as broken.
+const KEEPALIVE_AFTER: Duration = Duration::from_mins(5);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
+const KEEPALIVE_PROBES: u32 = 4;
+
+/// How long what was sent may stay unconfirmed.
+const UNCONFIRMED: Duration = Duration::from_mins(2);
 
 /// Requests at the same time on one connection.
 const STREAMS: u32 = 64;
@@ -124,7 +137,8 @@ pub(crate) struct Server {
     pub links: Links,
     pub tap: Option<ReceivedTap>,
     pub connections: Arc<Semaphore>,
-    pub unknown: Arc<Semaphore>,
+    pub handshakes: Crowd,
+    pub unknown: Crowd,
     pub tasks: TaskTracker,
     pub shutdown: CancellationToken,
 }
@@ -143,7 +157,8 @@ impl Server {
             links,
             tap,
             connections: Arc::new(Semaphore::new(max_connections)),
-            unknown: Arc::new(Semaphore::new(UNKNOWN_CONNECTIONS)),
+            handshakes: Crowd::new(HANDSHAKES),
+            unknown: Crowd::new(UNKNOWN),
             tasks,
             shutdown,
         }
@@ -162,14 +177,14 @@ impl Server {
             match accepted {
                 Ok((stream, peer)) => {
                     // Over the cap, the newest is turned away: those that are there may be about to get an identity.
-                    let Ok(unknown) = Arc::clone(&self.unknown).try_acquire_owned() else {
-                        tracing::warn!(%peer, "too many connections without an identity");
+                    let Some(handshake) = self.handshakes.enter(peer.ip()) else {
+                        tracing::warn!(%peer, "too many handshakes at the same time");
                         continue;
                     };
                     let server = self.clone();
                     let acceptor = acceptor.clone();
                     self.tasks.spawn(async move {
-                        server.serve_tls(stream, &acceptor, unknown).await;
+                        server.serve_tls(stream, peer, &acceptor, handshake).await;
                         drop(permit);
                     });
                 }
@@ -190,7 +205,7 @@ impl Server {
                 Ok((stream, _)) if is_owner(&stream) => {
                     let server = self.clone();
                     self.tasks.spawn(async move {
-                        server.serve(stream, Identity::Local, CancellationToken::new()).await;
+                        server.serve(stream, Identity::Local, Session::default()).await;
                     });
                 }
                 Ok(_) => tracing::warn!("another user tried the admin socket"),
@@ -214,9 +229,10 @@ impl Server {
         }
     }
 
-    async fn serve_tls(&self, stream: TcpStream, acceptor: &TlsAcceptor, unknown: OwnedSemaphorePermit) {
-        // Small messages must not wait for each other.
-        let _ = stream.set_nodelay(true);
+    async fn serve_tls(&self, stream: TcpStream, peer: SocketAddr, acceptor: &TlsAcceptor, place: Place) {
+        if let Err(error) = prepare(&stream) {
+            return tracing::debug!(%peer, %error, "a connection ended before it began");
+        }
         let handshake = tokio::select! {
             () = self.shutdown.cancelled() => return,
             handshake = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)) => handshake,
@@ -232,25 +248,24 @@ impl Server {
             Some(Some(certificate)) => Identity::Certified(Arc::new(certificate)),
             Some(None) => return tracing::warn!("a certificate of this CA names neither machine nor admin"),
         };
-        let session = match &identity {
-            Identity::Certified(certificate) => match &certificate.subject {
-                Subject::Machine(machine) => self.links.session(*machine),
-                Subject::Admin(_) => CancellationToken::new(),
-            },
-            _ => CancellationToken::new(),
-        };
+        drop(place);
         let stream = Tapped { stream, tap: self.tap.clone() };
-        if identity == Identity::Unknown {
-            let _ = timeout(UNKNOWN_LIFETIME, self.serve(stream, identity, session)).await;
-            drop(unknown);
-        } else {
-            drop(unknown);
-            self.serve(stream, identity, session).await;
-        }
+        let Identity::Certified(certificate) = &identity else {
+            let Some(_place) = self.unknown.enter(peer.ip()) else {
+                return tracing::warn!(%peer, "too many connections without an identity");
+            };
+            let _ = timeout(UNKNOWN_LIFETIME, self.serve(stream, identity, Session::default())).await;
+            return;
+        };
+        let session = self.links.session(&certificate.subject);
+        let Ok(_permit) = Arc::clone(&session.limits.connections).try_acquire_owned() else {
+            return tracing::warn!(%peer, subject = ?certificate.subject, "too many connections of one identity");
+        };
+        self.serve(stream, identity, session).await;
     }
 
     /// Serves one connection until it ends, its machine is revoked, or the controller stops.
-    async fn serve<S>(&self, stream: S, identity: Identity, session: CancellationToken)
+    async fn serve<S>(&self, stream: S, identity: Identity, session: Session)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -265,7 +280,7 @@ impl Server {
             .max_send_buf_size(CONNECTION_WINDOW as usize)
             .max_header_list_size(16 * 1024);
         let router = self.router.clone();
-        let requests = Session(session.clone());
+        let requests = session.clone();
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(identity.clone());
             request.extensions_mut().insert(requests.clone());
@@ -276,7 +291,7 @@ impl Server {
         // Cancel-safe: the connection is polled in place and never dropped by the other arms.
         let grace = tokio::select! {
             ended = connection.as_mut() => return log_end(ended),
-            () = session.cancelled() => CUT_OFF_GRACE,
+            () = session.ended.cancelled() => CUT_OFF_GRACE,
             () = self.shutdown.cancelled() => SHUTDOWN_GRACE,
         };
         connection.as_mut().graceful_shutdown();
@@ -284,6 +299,19 @@ impl Server {
             log_end(ended);
         }
     }
+}
+
+/// Small messages must not wait for each other, and a peer that is gone without a word must not be waited for.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_AFTER)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_EVERY)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, u32::try_from(UNCONFIRMED.as_millis()).unwrap_or(u32::MAX))?;
+    Ok(())
 }
 
 fn log_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {

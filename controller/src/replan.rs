@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_engine::worker::WorkerCommand;
-use muster_proto::{AssignmentId, EnrolmentState, Machine, ModelDigest, Plan, Policy};
+use muster_proto::{AssignmentId, EnrolmentState, Machine, MachinePlan, ModelDigest, Plan, Policy};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::Blobs;
-use crate::check::check;
+use crate::check::{Violation, check};
 use crate::clock::Clock;
 use crate::links::Links;
 use crate::plan::{PlanArtifact, PlanInput, PlanMachine, PlanModel, Sizing, plan};
@@ -25,6 +25,9 @@ use crate::store::{Actor, Event, SizingOutcome, Store, StoreError};
 
 /// How long a question for the plan waits for it to be up to date.
 const SETTLE: Duration = Duration::from_secs(30);
+
+/// When to try again by itself what this host did not manage: a full disk, a worker that was killed.
+const RETRY: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug, Default)]
 struct Published {
@@ -70,6 +73,8 @@ pub struct Replanner {
     published: watch::Sender<Published>,
     /// What was last said about a plan that broke an invariant.
     complained: Option<String>,
+    /// Whether something failed that may go better next time.
+    again: bool,
 }
 
 impl Replanner {
@@ -77,7 +82,8 @@ impl Replanner {
     pub fn new(store: Store, blobs: Blobs, links: Links, clock: Clock, worker: WorkerCommand) -> (Self, ReplanHandle) {
         let (requests, asked) = watch::channel(1);
         let (published, answers) = watch::channel(Published::default());
-        let task = Self { store, blobs, links, clock, worker, requests: asked, published, complained: None };
+        let task =
+            Self { store, blobs, links, clock, worker, requests: asked, published, complained: None, again: false };
         (task, ReplanHandle { requests, published: answers })
     }
 
@@ -85,6 +91,7 @@ impl Replanner {
     pub async fn run(mut self, shutdown: CancellationToken) {
         loop {
             let request = *self.requests.borrow_and_update();
+            self.again = false;
             // Cancel-safe: an activation that is dropped has written nothing or a whole transaction.
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -93,35 +100,38 @@ impl Replanner {
                         Ok(plan) => Arc::new(plan),
                         Err(error) => {
                             tracing::error!(error = %crate::error_chain(&error), "planning failed");
+                            self.again = true;
                             Arc::clone(&self.published.borrow().plan)
                         }
                     };
                     self.published.send_replace(Published { request, plan });
                 }
             }
-            // Cancel-safe: `changed` loses no change.
+            // Cancel-safe: `changed` loses no change, and the rest holds nothing.
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = self.requests.changed() => if changed.is_err() { return },
+                () = sleep(RETRY), if self.again => {}
             }
         }
     }
 
     async fn activate(&mut self) -> Result<Plan, StoreError> {
         let input = self.gather().await?;
-        let plan = plan(&input);
+        let mut plan = plan(&input);
         let violations = check(&input, &plan);
-        if !violations.is_empty() {
+        if violations.is_empty() {
+            self.complained = None;
+        } else {
             let what = violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            tracing::error!(violations = %what, "a plan breaks its invariants and is not used");
+            tracing::error!(violations = %what, "a part of the plan breaks its invariants and is not used");
             if self.complained.as_ref() != Some(&what) {
                 let now = self.clock.now();
                 self.store.record(Event::new(now, Actor::Controller, "plan.refused", "plan", what.clone())).await?;
                 self.complained = Some(what);
             }
-            return Ok(Plan::clone(&self.published.borrow().plan));
+            set_aside(&mut plan, violations);
         }
-        self.complained = None;
         // A machine for which nothing could be considered keeps what it has.
         let decisions = plan
             .machines
@@ -226,6 +236,7 @@ impl Replanner {
                                 tracing::warn!(%digest, %error, "cannot size a model");
                                 sizings.insert(*digest, Sizing::Refused(error.clone()));
                                 failed.insert(question, error);
+                                self.again = true;
                                 continue;
                             }
                         }
@@ -240,5 +251,28 @@ impl Replanner {
             all.push(sizings);
         }
         Ok(all)
+    }
+}
+
+/// Takes the machines out of a plan whose part of it is wrong, so that they keep what they have: what one of them says of
+/// itself must not keep the others from their plan.
+fn set_aside(plan: &mut Plan, violations: Vec<Violation>) {
+    for Violation { machine, what } in violations {
+        let blocked = format!("its plan would break an invariant and is not used: {what}");
+        plan.machines.insert(machine, MachinePlan { blocked: Some(blocked), ..MachinePlan::default() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_machine_with_a_wrong_plan_does_not_stop_the_others() {
+        let [good, bad] = [0; 2].map(|_| muster_proto::MachineId::random());
+        let mut plan = Plan { machines: [good, bad].map(|machine| (machine, MachinePlan::default())).into() };
+        set_aside(&mut plan, vec![Violation { machine: bad, what: "two devices of one name".to_owned() }]);
+        assert_eq!(plan.machines[&good], MachinePlan::default());
+        assert!(plan.machines[&bad].blocked.as_ref().is_some_and(|why| why.contains("two devices of one name")));
     }
 }

@@ -13,6 +13,9 @@ use crate::store::{SizingKey, SizingOutcome};
 /// enough that not every inventory asks anew.
 const FREE_STEP: u64 = 256 << 20;
 
+/// Most devices to imagine: llama.cpp itself takes no more, and a machine may claim any number.
+const DEVICES: usize = 16;
+
 /// The GPUs that llama.cpp would use on a machine: discrete ones, or integrated ones where there are no others.
 fn gpus(inventory: &Inventory) -> Vec<&Device> {
     let of = |kind| inventory.devices.iter().filter(move |device| device.kind == kind);
@@ -30,7 +33,7 @@ fn backend(device: &Device) -> PhantomBackend {
 
 /// The devices to imagine for a machine. A device of which nothing is known about memory cannot be planned for.
 pub(crate) fn phantoms(inventory: &Inventory) -> Vec<PhantomDevice> {
-    let gpus: Vec<_> = gpus(inventory).into_iter().filter(|gpu| gpu.memory_total.is_some()).collect();
+    let gpus: Vec<_> = gpus(inventory).into_iter().filter(|gpu| gpu.memory_total.is_some()).take(DEVICES).collect();
     // Alone, a device takes all layers whatever is free; together, they share by what is free.
     let alone = gpus.len() == 1;
     gpus.iter()

@@ -141,8 +141,8 @@ const char * ms_chat_stop(const ms_chat * chat, size_t index) {
     return index < chat->applied.additional_stops.size() ? chat->applied.additional_stops[index].c_str() : nullptr;
 }
 
-int32_t ms_chat_sample(ms_chat * chat, ms_model * model, int32_t index, ms_error * error) {
-    return ms_guard(error, (int32_t) -1, [&] {
+int32_t ms_chat_sample(ms_chat * chat, ms_model * model, int32_t index) {
+    return ms_guard(nullptr, (int32_t) -1, [&] {
         const llama_token token = common_sampler_sample(chat->sampler.get(), model->context, index);
         common_sampler_accept(chat->sampler.get(), token, true);
         return token;
@@ -150,8 +150,10 @@ int32_t ms_chat_sample(ms_chat * chat, ms_model * model, int32_t index, ms_error
 }
 
 int32_t ms_chat_piece(const ms_chat * chat, const ms_model * model, int32_t token, char * out, int32_t capacity) {
-    const bool keep = chat->preserved.count(token) > 0;
-    return llama_token_to_piece(llama_model_get_vocab(model->model), token, out, capacity, 0, keep);
+    return ms_guard(nullptr, (int32_t) 0, [&] {
+        const bool keep = chat->preserved.count(token) > 0;
+        return llama_token_to_piece(llama_model_get_vocab(model->model), token, out, capacity, 0, keep);
+    });
 }
 
 bool ms_chat_parse(ms_chat * chat, const char * text, size_t length, bool partial, ms_difference difference, void * user) {

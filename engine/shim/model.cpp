@@ -157,15 +157,18 @@ void ms_model_close(ms_model * model) {
 }
 
 void ms_model_facts_get(const ms_model * model, ms_model_facts * out) {
-    *out               = {};
-    out->layers        = (uint32_t) llama_model_n_layer(model->model);
-    out->context_train = (uint32_t) llama_model_n_ctx_train(model->model);
-    out->experts       = (uint32_t) std::max(0, llama_model_n_expert(model->model));
-    out->context_per_sequence = llama_n_ctx_seq(model->context);
-    out->vocabulary           = (uint32_t) llama_vocab_n_tokens(llama_model_get_vocab(model->model));
-    out->gpu_layers           = model->gpu_layers;
-    out->threads              = model->threads;
-    out->has_template         = model->has_template;
+    *out = {};
+    ms_guard(nullptr, false, [&] {
+        out->layers               = (uint32_t) llama_model_n_layer(model->model);
+        out->context_train        = (uint32_t) llama_model_n_ctx_train(model->model);
+        out->experts              = (uint32_t) std::max(0, llama_model_n_expert(model->model));
+        out->context_per_sequence = llama_n_ctx_seq(model->context);
+        out->vocabulary           = (uint32_t) llama_vocab_n_tokens(llama_model_get_vocab(model->model));
+        out->gpu_layers           = model->gpu_layers;
+        out->threads              = model->threads;
+        out->has_template         = model->has_template;
+        return true;
+    });
 }
 
 size_t ms_model_memory(const ms_model * model, ms_memory * out, size_t capacity) {
@@ -224,13 +227,16 @@ int32_t ms_decode(ms_model * model, const ms_token * tokens, size_t count) {
 }
 
 void ms_synchronize(ms_model * model) {
-    llama_synchronize(model->context);
+    ms_guard(nullptr, false, [&] {
+        llama_synchronize(model->context);
+        return true;
+    });
 }
 
 void ms_sequence_clear(ms_model * model, int32_t sequence) {
-    llama_memory_seq_rm(llama_get_memory(model->context), sequence, -1, -1);
+    ms_guard(nullptr, false, [&] { return llama_memory_seq_rm(llama_get_memory(model->context), sequence, -1, -1); });
 }
 
 bool ms_token_ends(const ms_model * model, int32_t token) {
-    return llama_vocab_is_eog(llama_model_get_vocab(model->model), token);
+    return ms_guard(nullptr, true, [&] { return llama_vocab_is_eog(llama_model_get_vocab(model->model), token); });
 }

@@ -1,5 +1,14 @@
 // Phantom devices: ggml devices that report any amount of memory and never compute, so that llama.cpp's own dry run says
 // what a model takes on a GPU that is not here.
+//
+// Not modelled yet, and so the figures of real GPUs differ where it matters:
+// - scratch that a backend asks for per operation (`get_alloc_size` of a result): CUDA's F16 copies of a quantized KV cache
+//   under flash attention, Metal's scratch of flash attention, matrix products and sorts. Missing: compute is too low there;
+// - operations that a backend cannot do: `supports_op` says yes to all, so nothing falls back to the host, and flash
+//   attention is always found possible;
+// - a backend's own pools and context (CUDA's is some hundred MB), which llama.cpp's dry run does not count at all;
+// - pinned host buffers, split buffers (rows over several GPUs), integrated GPUs, and the largest single buffer of Vulkan
+//   and Metal: all phantoms are discrete, with one plain buffer type of 128-byte alignment and no size limit.
 
 #include "phantom.h"
 

@@ -93,16 +93,19 @@ void avoid_broken_amx() {
 
 } // namespace
 
-void ms_start(const char * backends) {
-    llama_log_set(log_line, nullptr);
-    ggml_set_abort_callback(log_abort);
-    // The common library logs prompts and grammars when it fails: none of it.
-    common_log_set_verbosity_thold(-1);
-    if (backends) {
-        ggml_backend_load_all_from_path(backends);
-    }
-    llama_backend_init();
-    avoid_broken_amx();
+bool ms_start(const char * backends, ms_error * error) {
+    return ms_guard(error, false, [&] {
+        llama_log_set(log_line, nullptr);
+        ggml_set_abort_callback(log_abort);
+        // The common library logs prompts and grammars when it fails: none of it.
+        common_log_set_verbosity_thold(-1);
+        if (backends) {
+            ggml_backend_load_all_from_path(backends);
+        }
+        llama_backend_init();
+        avoid_broken_amx();
+        return true;
+    });
 }
 
 void ms_take_errors(ms_error * out) {
@@ -152,17 +155,19 @@ bool ms_device_get(size_t index, ms_device * out) {
 bool ms_quantize(
         const char * source, const char * target, int32_t file_type, uint32_t threads, ms_progress progress, void * user,
         ms_error * error) {
-    return ms_guard(error, false, [&] {
+    const bool done = ms_guard(error, false, [&] {
         llama_model_quantize_params params = llama_model_quantize_default_params();
         params.nthread                     = (int32_t) threads;
         params.ftype                       = (llama_ftype) file_type;
         quantize_progress                  = progress;
         quantize_user                      = user;
         const uint32_t status              = llama_model_quantize(source, target, &params);
-        quantize_progress                  = nullptr;
         if (status != 0) {
             ms_take_errors(error);
         }
         return status == 0;
     });
+    // The caller's closure ends with this call, however it ends.
+    quantize_progress = nullptr;
+    return done;
 }

@@ -17,9 +17,10 @@ typedef struct ms_error {
 
 // ---- process -------------------------------------------------------------------------------------------------------
 
-// Once, before anything else. Where `backends` is given, loads ggml's backends from that folder and from nowhere else.
+// Once, before anything else. Where `backends` is given, loads ggml's backends from that folder and from nowhere else (but
+// for GGML_BACKEND_PATH, which the parent takes out of the environment).
 // From here on llama.cpp logs to stderr, and an abort prints `MUSTER-ABORT file:line` and nothing of its message.
-void ms_start(const char * backends);
+bool ms_start(const char * backends, ms_error * error);
 
 // The error lines that llama.cpp logged since the last call, one line, for a reason.
 void ms_take_errors(ms_error * out);
@@ -147,8 +148,9 @@ const int32_t * ms_chat_prompt(const ms_chat * chat);
 // Texts that end an answer, by the template; null past the end.
 const char * ms_chat_stop(const ms_chat * chat, size_t index);
 
-// Chooses and accepts the next token from the logits of batch entry `index`; below 0 on failure.
-int32_t ms_chat_sample(ms_chat * chat, ms_model * model, int32_t index, ms_error * error);
+// Chooses and accepts the next token from the logits of batch entry `index`; below 0 on failure. Says no reason, because
+// llama.cpp's quotes the answer.
+int32_t ms_chat_sample(ms_chat * chat, ms_model * model, int32_t index);
 // Writes the token's bytes (control tokens have none, but for those that the template wants kept); returns how many, or
 // minus how many it would take.
 int32_t ms_chat_piece(const ms_chat * chat, const ms_model * model, int32_t token, char * out, int32_t capacity);

@@ -75,7 +75,7 @@ mod raw {
 
     #[link(name = "muster_shim", kind = "static")]
     unsafe extern "C" {
-        pub fn ms_start(backends: *const c_char);
+        pub fn ms_start(backends: *const c_char, error: *mut Error) -> bool;
         pub fn ms_abort();
         pub fn ms_device_count() -> usize;
         pub fn ms_device_get(index: usize, out: *mut Device) -> bool;
@@ -104,7 +104,7 @@ mod raw {
         pub fn ms_chat_prompt_length(chat: *const Chat) -> usize;
         pub fn ms_chat_prompt(chat: *const Chat) -> *const i32;
         pub fn ms_chat_stop(chat: *const Chat, index: usize) -> *const c_char;
-        pub fn ms_chat_sample(chat: *mut Chat, model: *mut Model, index: i32, error: *mut Error) -> i32;
+        pub fn ms_chat_sample(chat: *mut Chat, model: *mut Model, index: i32) -> i32;
         pub fn ms_chat_piece(
             chat: *const Chat,
             model: *const Model,
@@ -255,10 +255,12 @@ impl raw::Error {
     }
 }
 
-/// The text in a fixed field that the shim always ends with a zero.
+/// The text in a fixed field that the shim always ends with a zero. Control characters become spaces: an error may quote
+/// a model file, and ends in somebody's terminal.
 fn text_of(field: &[c_char]) -> String {
-    let bytes: Vec<u8> = field.iter().take_while(|c| **c != 0).map(|c| c.cast_unsigned()).collect();
-    String::from_utf8_lossy(&bytes).trim().to_owned()
+    // A C char is signed or not, as the platform says; its one byte is the same.
+    let bytes: Vec<u8> = field.iter().take_while(|c| **c != 0).flat_map(|c| c.to_ne_bytes()).collect();
+    String::from_utf8_lossy(&bytes).replace(char::is_control, " ").trim().to_owned()
 }
 
 fn c_string(text: impl Into<Vec<u8>>) -> Result<CString, String> {
@@ -276,9 +278,11 @@ fn c_path(path: &std::path::Path) -> Result<CString, String> {
 /// Starts llama.cpp in this process; once. With `backends`, ggml's backends come from that folder and nowhere else.
 pub fn start(backends: Option<&std::path::Path>) -> Result<(), String> {
     let path = backends.map(c_path).transpose()?;
+    let mut error = raw::Error::new();
     // SAFETY: null or a string that lives through the call.
-    unsafe { raw::ms_start(path.as_ref().map_or(std::ptr::null(), |path| path.as_ptr())) };
-    Ok(())
+    let started =
+        unsafe { raw::ms_start(path.as_ref().map_or(std::ptr::null(), |path| path.as_ptr()), &raw mut error) };
+    if started { Ok(()) } else { Err(error.into_text()) }
 }
 
 /// Ends the process as a failed assertion in llama.cpp does.
@@ -498,12 +502,12 @@ impl Chat {
             .collect()
     }
 
-    /// Chooses the next token from the logits of entry `index` of the last batch.
-    pub fn sample(&mut self, model: &mut Model, index: i32) -> Result<i32, String> {
-        let mut error = raw::Error::new();
+    /// Chooses the next token from the logits of entry `index` of the last batch. `None` where llama.cpp cannot: it has
+    /// words for why, but they quote the answer.
+    pub fn sample(&mut self, model: &mut Model, index: i32) -> Option<i32> {
         // SAFETY: chat and model are alive and belong together.
-        let token = unsafe { raw::ms_chat_sample(self.0.as_ptr(), model.0.as_ptr(), index, &raw mut error) };
-        if token < 0 { Err(error.into_text()) } else { Ok(token) }
+        let token = unsafe { raw::ms_chat_sample(self.0.as_ptr(), model.0.as_ptr(), index) };
+        (token >= 0).then_some(token)
     }
 
     /// Appends a token's bytes, which need not be whole characters.

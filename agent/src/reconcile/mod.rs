@@ -352,6 +352,10 @@ impl Reconciler {
             Err(DownloadError::Cancelled) => {}
             Err(error) => {
                 tracing::warn!(%digest, error = %crate::error_chain(&error), "not installed");
+                if matches!(error, DownloadError::Mismatch { .. }) {
+                    // Nothing of it is here any more.
+                    self.transfers.remove(&digest);
+                }
                 self.setbacks.failed(digest, &error, Instant::now(), rand::random());
             }
         }

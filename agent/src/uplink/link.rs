@@ -49,7 +49,7 @@ pub enum LinkError {
     Renew(#[from] RenewError),
     /// The controller ended the stream with a reason.
     #[error("the controller ended the connection: {}", status_text(.0))]
-    Ended(#[source] Box<tonic::Status>),
+    Ended(Box<tonic::Status>),
     /// The stream ended without one.
     #[error("the connection to the controller was lost")]
     Lost,
@@ -227,9 +227,9 @@ impl Uplink {
         match message {
             Some(to_agent::Message::DesiredState(state)) => self.take_desired(state, sender).await,
             Some(to_agent::Message::Challenge(wire::Challenge { nonce })) => {
-                tracing::warn!(
-                    "another machine connected with this machine's identity: is its disk a copy of this one?"
-                );
+                let text = "another machine connected with this machine's identity: is its disk a copy of this one?";
+                tracing::warn!("{text}");
+                self.status.send_modify(|status| status.last_error = Some(text.to_owned()));
                 sender.send(from_agent::Message::ChallengeAnswer(wire::ChallengeAnswer { nonce })).await
             }
             Some(to_agent::Message::InventoryRequest(wire::InventoryRequest {})) => {

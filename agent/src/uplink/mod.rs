@@ -82,14 +82,12 @@ impl Uplink {
                 ended = self.attempt(&mut backoff) => ended,
             };
             self.went_down(&ended);
-            if ended.is_final() {
+            let wait = if ended.is_final() {
                 // Asking again soon changes nothing; an operator may change his mind.
-                backoff.failed(
-                    Instant::now().checked_sub(std::time::Duration::from_hours(2)).unwrap_or_else(Instant::now),
-                    0.0,
-                );
-            }
-            let wait = backoff.failed(Instant::now(), rand::random());
+                Backoff::without_hope(rand::random())
+            } else {
+                backoff.failed(Instant::now(), rand::random())
+            };
             tracing::info!(seconds = wait.as_secs(), "trying again later");
             // Cancel-safe: a timer.
             tokio::select! {

@@ -19,6 +19,7 @@ use super::{Services, import_status, internal, operator, store_status};
 use crate::ca::CertificateRequest;
 use crate::catalog::{ImportProgress, ImportRequest};
 use crate::enrol::TokenRequest;
+use crate::identity::Subject;
 use crate::store::{Event, Found};
 
 /// Most quantizations in one import.
@@ -202,7 +203,7 @@ impl Admin for AdminService {
             .await
             .map_err(|error| store_status(&error))?;
         // After the store knows it, so that whoever comes back is refused.
-        self.services.links.cut_off(machine);
+        self.services.links.cut_off(&Subject::Machine(machine));
         self.services.replan.request();
         self.machine(machine).await
     }
@@ -361,6 +362,8 @@ impl Admin for AdminService {
         let revoked = self.services.store.revoke_admin(name.clone(), now, actor).await;
         let revoked = revoked.map_err(|error| store_status(&error))?;
         let revoked = revoked.ok_or_else(|| Status::not_found(format!("no admin {name}: see muster admin list")))?;
+        // What the admin has open ends too, e.g. an import.
+        self.services.links.cut_off(&Subject::Admin(name));
         Ok(Response::new(revoked.into()))
     }
 

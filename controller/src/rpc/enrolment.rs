@@ -4,7 +4,7 @@ use muster_proto::wire;
 use muster_proto::wire::enrolment_server::Enrolment;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Services, enrol_status};
+use super::{Services, concealed, enrol_status};
 use crate::enrol::{EnrolAttempt, Enrolled, LateRenewal};
 
 /// The service.
@@ -43,7 +43,7 @@ impl Enrolment for EnrolmentService {
         if let Err(error) = &enrolled {
             tracing::warn!(error = %crate::error_chain(error), "an enrolment was refused");
         }
-        let enrolled = enrolled.map_err(|error| enrol_status(&error))?;
+        let enrolled = enrolled.map_err(|error| concealed(enrol_status(&error)))?;
         self.services.replan.request();
         Ok(Response::new(enrol_response(&self.services, &enrolled)))
     }
@@ -52,7 +52,7 @@ impl Enrolment for EnrolmentService {
         &self,
         _request: Request<wire::RenewChallengeRequest>,
     ) -> Result<Response<wire::RenewChallengeResponse>, Status> {
-        let nonce = self.services.enroller.challenge().map_err(|error| enrol_status(&error))?;
+        let nonce = self.services.enroller.challenge().map_err(|error| concealed(enrol_status(&error)))?;
         let controller_time = self.services.clock.now().unix_millis();
         Ok(Response::new(wire::RenewChallengeResponse { nonce: nonce.to_vec().into(), controller_time }))
     }
@@ -74,7 +74,7 @@ impl Enrolment for EnrolmentService {
         if let Err(error) = &enrolled {
             tracing::warn!(error = %crate::error_chain(error), "a late renewal was refused");
         }
-        let enrolled = enrolled.map_err(|error| enrol_status(&error))?;
+        let enrolled = enrolled.map_err(|error| concealed(enrol_status(&error)))?;
         Ok(Response::new(enrol_response(&self.services, &enrolled)))
     }
 }

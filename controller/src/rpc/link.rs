@@ -15,7 +15,8 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use super::enrolment::enrol_response;
 use super::{Services, enrol_status, machine, store_status};
 use crate::enrol::is_hostname;
-use crate::links::Claim;
+use crate::identity::Identity;
+use crate::links::{Claim, Session};
 use crate::store::{Actor, Event, Held, HeldOutcome, HelloFacts};
 
 /// How long the first message may take.
@@ -29,6 +30,22 @@ const MISSED_HEARTBEATS: u32 = 3;
 
 /// Messages to a machine that wait; each is small.
 const QUEUED: usize = 8;
+
+/// What opening a stream takes of a machine's allowance: two events in the audit log, and perhaps a challenge.
+const OPENING: f64 = 5.0;
+
+/// What a renewal takes.
+const RENEWAL: f64 = 4.0;
+
+/// What a message takes: most are one write; after some, machines are sized and planned for, and the audit log grows.
+const fn cost(message: &from_agent::Message) -> f64 {
+    match message {
+        from_agent::Message::Inventory(_)
+        | from_agent::Message::Benchmark(_)
+        | from_agent::Message::DesiredStateRefused(_) => 10.0,
+        _ => 1.0,
+    }
+}
 
 type Outgoing = mpsc::Sender<Result<wire::ToAgent, Status>>;
 
@@ -49,12 +66,23 @@ impl AgentLink for LinkService {
     type LinkStream = ReceiverStream<Result<wire::ToAgent, Status>>;
 
     async fn link(&self, request: Request<Streaming<wire::FromAgent>>) -> Result<Response<Self::LinkStream>, Status> {
-        let machine = machine(&request)?;
+        let caller = Peer {
+            machine: machine(&request)?,
+            session: request.extensions().get::<Session>().cloned().unwrap_or_default(),
+            certificate_expires: match request.extensions().get::<Identity>() {
+                Some(Identity::Certified(certificate)) => Some(certificate.expires),
+                _ => None,
+            },
+        };
+        if !caller.session.limits.pace.take(OPENING) {
+            return Err(too_often());
+        }
+        let machine = caller.machine;
         let (outgoing, messages) = mpsc::channel(QUEUED);
         let services = self.services.clone();
         let incoming = request.into_inner();
         self.services.tasks.spawn(async move {
-            if let Err(status) = converse(&services, machine, incoming, &outgoing).await {
+            if let Err(status) = converse(&services, caller, incoming, &outgoing).await {
                 tracing::info!(%machine, code = ?status.code(), reason = status.message(), "ending a stream");
                 let _ = timeout(SEND_TIMEOUT, outgoing.send(Err(status))).await;
             }
@@ -64,10 +92,25 @@ impl AgentLink for LinkService {
 
     async fn renew(&self, request: Request<wire::RenewRequest>) -> Result<Response<wire::EnrolResponse>, Status> {
         let machine = machine(&request)?;
+        if request.extensions().get::<Session>().is_some_and(|session| !session.limits.pace.take(RENEWAL)) {
+            return Err(too_often());
+        }
         let request = request.into_inner().certificate_request;
         let renewed = self.services.enroller.renew(machine, &request).await.map_err(|error| enrol_status(&error))?;
         Ok(Response::new(enrol_response(&self.services, &renewed)))
     }
+}
+
+/// Who opened a stream.
+struct Peer {
+    machine: MachineId,
+    session: Session,
+    /// When the certificate of its connection ends.
+    certificate_expires: Option<Timestamp>,
+}
+
+fn too_often() -> Status {
+    Status::resource_exhausted("this machine asks too often: try again in a few seconds")
 }
 
 async fn send(outgoing: &Outgoing, message: to_agent::Message) -> Result<(), Status> {
@@ -97,17 +140,14 @@ async fn hello(incoming: &mut Streaming<wire::FromAgent>) -> Result<wire::Hello,
 /// The whole of one stream. An error is what the machine is told at its end.
 async fn converse(
     services: &Services,
-    machine: MachineId,
+    peer: Peer,
     mut incoming: Streaming<wire::FromAgent>,
     outgoing: &Outgoing,
 ) -> Result<(), Status> {
+    let Peer { machine, session, certificate_expires } = peer;
     let hello = hello(&mut incoming).await?;
     let now = services.clock.now();
-    let standing = services.store.standing(machine).await.map_err(|error| store_status(&error))?;
-    let expires = standing.and_then(|standing| standing.certificate_expires);
-    // Taken before the stream is shown as online, so that a revocation in between is not missed.
-    let revoked = services.links.session(machine);
-    let Ok(claim) = services.links.claim(machine, expires, now).await else {
+    let Ok(claim) = services.links.claim(machine, certificate_expires, now).await else {
         let detail = format!("a second machine that calls itself {} holds the same key", hello.hostname);
         let event = Event::new(services.clock.now(), Actor::Machine(machine), "identity.cloned", machine, detail);
         services.store.record(event).await.map_err(|error| store_status(&error))?;
@@ -120,12 +160,17 @@ async fn converse(
         let event = Event::new(now, Actor::Machine(machine), "identity.handed_over", machine, detail);
         services.store.record(event).await.map_err(|error| store_status(&error))?;
     }
+    // Read after the claim, so that no renewal falls in between: a later one tells the claim itself.
+    let standing = services.store.standing(machine).await.map_err(|error| store_status(&error))?;
+    if let Some(newest) = standing.and_then(|standing| standing.certificate_expires) {
+        services.links.renewed(machine, newest);
+    }
     let facts =
         HelloFacts { machine, hostname: hello.hostname.clone(), agent_version: hello.agent_version.clone(), at: now };
     services.store.note_hello(facts).await.map_err(|error| store_status(&error))?;
     tracing::info!(%machine, hostname = %hello.hostname, "a machine is online");
-    let mut stream = Link { services, machine, outgoing, claim, sent: None, refused: false, challenge: None };
-    let ended = stream.run(&hello, &mut incoming, &revoked).await;
+    let mut stream = Link { services, machine, outgoing, claim, sent: None, refused: false, challenges: Vec::new() };
+    let ended = stream.run(&hello, &mut incoming, &session).await;
     let why = match &ended {
         Ok(()) => "it hung up".to_owned(),
         Err(status) => status.message().chars().take(200).collect(),
@@ -146,8 +191,8 @@ struct Link<'a> {
     sent: Option<u64>,
     /// Whether the machine could not take what it was sent, e.g. for a full disk: it is sent again at the next heartbeat.
     refused: bool,
-    /// A challenge that waits for its answer.
-    challenge: Option<([u8; 32], oneshot::Sender<()>)>,
+    /// Challenges that wait for their answers: one for each stream that wants the identity at the moment.
+    challenges: Vec<([u8; 32], oneshot::Sender<()>)>,
 }
 
 impl Link<'_> {
@@ -159,7 +204,7 @@ impl Link<'_> {
         &mut self,
         hello: &wire::Hello,
         incoming: &mut Streaming<wire::FromAgent>,
-        revoked: &tokio_util::sync::CancellationToken,
+        session: &Session,
     ) -> Result<(), Status> {
         let heartbeat = self.services.facts.heartbeat;
         let welcome = wire::Welcome {
@@ -171,21 +216,31 @@ impl Link<'_> {
         send(self.outgoing, to_agent::Message::Welcome(welcome)).await?;
         self.compare(hello.held_generation, &hello.held_digest).await?;
         let mut silent_at = Instant::now() + heartbeat * MISSED_HEARTBEATS;
+        // A machine that says too much waits: what it sends ahead stays in its own buffers.
+        let mut ready_at = Instant::now();
         loop {
             let expires_at = self.expires_at();
+            let message = async {
+                sleep_until(ready_at).await;
+                incoming.message().await
+            };
             // Every arm is cancel-safe: `message`, `recv` and `changed` lose nothing when dropped, the rest holds nothing.
             tokio::select! {
-                message = incoming.message() => {
+                message = message => {
                     let Some(message) = message? else { return Ok(()) };
                     silent_at = Instant::now() + heartbeat * MISSED_HEARTBEATS;
                     self.claim.seen(self.now());
+                    let cost = message.message.as_ref().map_or(1.0, cost);
+                    ready_at = Instant::now() + session.limits.pace.charge(cost);
                     if let Some(message) = message.message {
                         self.take(message).await?;
                     }
                 }
                 Some(order) = self.claim.challenges.recv() => {
                     let challenge = wire::Challenge { nonce: order.nonce.to_vec().into() };
-                    self.challenge = Some((order.nonce, order.answered));
+                    // Those who asked longer ago than the timeout are not waiting any more.
+                    self.challenges.retain(|(_, answered)| !answered.is_closed());
+                    self.challenges.push((order.nonce, order.answered));
                     send(self.outgoing, to_agent::Message::Challenge(challenge)).await?;
                 }
                 changed = self.claim.wake.changed() => {
@@ -206,7 +261,7 @@ impl Link<'_> {
                 () = self.claim.replaced.cancelled() => {
                     return Err(Status::aborted("another stream of this machine took over"));
                 }
-                () = revoked.cancelled() => {
+                () = session.ended.cancelled() => {
                     return Err(Status::permission_denied("an operator revoked this machine"));
                 }
                 () = self.services.shutdown.cancelled() => {
@@ -289,7 +344,8 @@ impl Link<'_> {
                 Err(error) => return Err(refused("observed state", &error)),
             },
             from_agent::Message::ChallengeAnswer(wire::ChallengeAnswer { nonce }) => {
-                if let Some((_, answered)) = self.challenge.take_if(|(asked, _)| asked[..] == nonce[..]) {
+                if let Some(position) = self.challenges.iter().position(|(asked, _)| asked[..] == nonce[..]) {
+                    let (_, answered) = self.challenges.swap_remove(position);
                     // Nobody waits any more if it came too late.
                     let _ = answered.send(());
                 }

@@ -102,7 +102,7 @@ fn operator<T>(request: &Request<T>) -> Result<Actor, Status> {
     }
 }
 
-/// A failure of this host: logged here, once, and told without its insides.
+/// A failure of this host: logged here, once, and told to operators and machines.
 fn internal<E: std::error::Error>(error: &E) -> Status {
     let error = crate::error_chain(error);
     tracing::error!(%error, "a request failed");
@@ -111,6 +111,14 @@ fn internal<E: std::error::Error>(error: &E) -> Status {
 
 fn store_status(error: &StoreError) -> Status {
     internal(error)
+}
+
+/// The same, for those without an identity: what went wrong inside is none of their business.
+fn concealed(status: Status) -> Status {
+    if status.code() == Code::Internal {
+        return Status::internal("the controller failed: its log says why");
+    }
+    status
 }
 
 fn enrol_status(error: &EnrolError) -> Status {

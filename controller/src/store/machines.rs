@@ -1,5 +1,7 @@
 //! Machines: who is enrolled, and the newest that is known of each.
 
+use std::collections::BTreeMap;
+
 use muster_proto::{Benchmark, EnrolmentState, Inventory, Machine, MachineId, Observed, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -47,6 +49,9 @@ pub enum Found {
     /// Several: their ids.
     Many(Vec<MachineId>),
 }
+
+/// Changes of deployments that one observed state brings into the audit log: what more a machine says is kept and not told.
+const TOLD: usize = 32;
 
 const COLUMNS: &str =
     "machines.id, machines.hostname, state, enrolled_at, last_seen, agent_version, inventory, benchmark,
@@ -167,7 +172,8 @@ impl Store {
         .await
     }
 
-    /// What an operator means: an id, a hostname that is unique, or a prefix of an id that is.
+    /// What an operator means: an id, a hostname that is unique, or a prefix of an id that is. A machine calls itself what
+    /// it likes: no hostname stands before an id, and one that could be either is neither.
     pub async fn find_machine(&self, word: String) -> Result<Found, StoreError> {
         self.read("find a machine", move |connection| {
             let ids = |sql: &str, parameter: &str| {
@@ -175,10 +181,19 @@ impl Store {
                 let rows = statement.query_map([parameter], |row| parsed(0, row.get_ref(0)?.as_str()?))?;
                 rows.collect::<rusqlite::Result<Vec<MachineId>>>()
             };
+            if let Ok(id) = word.parse::<MachineId>() {
+                let found = ids("SELECT id FROM machines WHERE id = ?1", &id.to_string())?;
+                return Ok(found.first().map_or(Found::None, |id| Found::One(*id)));
+            }
             let mut found = ids("SELECT id FROM machines WHERE hostname = ?1 LIMIT 20", &word)?;
             let is_prefix = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-            if found.is_empty() && is_prefix {
-                found = ids("SELECT id FROM machines WHERE id GLOB ?1 || '*' LIMIT 20", &word.to_ascii_lowercase())?;
+            if is_prefix {
+                found.extend(ids(
+                    "SELECT id FROM machines WHERE id GLOB ?1 || '*' LIMIT 20",
+                    &word.to_ascii_lowercase(),
+                )?);
+                found.sort_unstable();
+                found.dedup();
             }
             Ok(match found[..] {
                 [] => Found::None,
@@ -293,11 +308,13 @@ impl Store {
             connection
                 .prepare_cached("UPDATE machines SET observed = ?2 WHERE id = ?1")?
                 .execute(params![machine.to_string(), json])?;
-            for deployment in &observed.deployments {
-                let was = before
-                    .iter()
-                    .flat_map(|before| &before.deployments)
-                    .find(|earlier| earlier.assignment == deployment.assignment);
+            let earlier: BTreeMap<_, _> = before
+                .iter()
+                .flat_map(|before| &before.deployments)
+                .map(|deployment| (deployment.assignment, deployment))
+                .collect();
+            for deployment in observed.deployments.iter().take(TOLD) {
+                let was = earlier.get(&deployment.assignment);
                 if was.is_none_or(|was| was.state != deployment.state) {
                     let detail = match &deployment.reason {
                         Some(reason) => format!("{} of {}: {reason}", deployment.state, deployment.model),

@@ -16,8 +16,11 @@ const GROUP: usize = 256;
 /// Answers a job, given whether its transaction was committed.
 type Reply = Box<dyn FnOnce(Result<(), Arc<rusqlite::Error>>) + Send>;
 
+/// Runs on the connection, or only makes its reply where there is no transaction to run in.
+type Job = Box<dyn FnOnce(Option<&Connection>) -> Reply + Send>;
+
 enum Order {
-    Job(Box<dyn FnOnce(&Connection) -> Reply + Send>),
+    Job(Job),
     Close(oneshot::Sender<()>),
 }
 
@@ -51,8 +54,9 @@ impl Queue {
         job: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let job = Box::new(move |connection: &Connection| -> Reply {
-            let result = in_savepoint(connection, job).map_err(|source| StoreError::Step { step, source });
+        let job = Box::new(move |connection: Option<&Connection>| -> Reply {
+            let done = |connection| in_savepoint(connection, job).map_err(|source| StoreError::Step { step, source });
+            let result = connection.map_or(Err(StoreError::Closed), done);
             Box::new(move |committed| {
                 // Whoever asked may be gone; the write stands all the same.
                 let _ = answer.send(committed.map_err(StoreError::Commit).and(result));
@@ -75,8 +79,12 @@ impl Queue {
 fn in_savepoint<T>(connection: &Connection, job: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
     connection.execute_batch("SAVEPOINT job")?;
     let result = job(connection);
-    let end = if result.is_ok() { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
-    connection.execute_batch(end)?;
+    match result {
+        Ok(_) => connection.execute_batch("RELEASE job")?,
+        // A full disk may have ended the whole transaction, and the savepoint with it.
+        Err(_) if connection.is_autocommit() => {}
+        Err(_) => connection.execute_batch("ROLLBACK TO job; RELEASE job")?,
+    }
     result
 }
 
@@ -89,10 +97,13 @@ fn write_loop(connection: &Connection, mut orders: mpsc::Receiver<Order>) {
         let begun = connection.execute_batch("BEGIN IMMEDIATE");
         while let Some(order) = next.take() {
             match order {
-                Order::Job(job) => replies.push(job(connection)),
+                // Outside of a transaction a job would commit by itself, and be answered as failed.
+                Order::Job(job) => replies.push(job(begun.is_ok().then_some(connection))),
                 Order::Close(done) => closing = Some(done),
             }
-            if closing.is_none() && replies.len() < GROUP {
+            // A full disk may end the whole transaction within a job: nobody else is let into what is left of it.
+            let lost = begun.is_ok() && connection.is_autocommit();
+            if closing.is_none() && replies.len() < GROUP && !lost {
                 next = orders.try_recv().ok();
             }
         }
@@ -114,7 +125,7 @@ fn write_loop(connection: &Connection, mut orders: mpsc::Receiver<Order>) {
 fn read_loop(connection: &Connection, mut orders: mpsc::Receiver<Order>) {
     while let Some(order) = orders.blocking_recv() {
         match order {
-            Order::Job(job) => job(connection)(Ok(())),
+            Order::Job(job) => job(Some(connection))(Ok(())),
             Order::Close(done) => {
                 let _ = done.send(());
                 return;
@@ -219,5 +230,29 @@ mod tests {
         let names: Vec<_> =
             again.admins().await.expect("read").into_iter().map(|admin| admin.name.to_string()).collect();
         assert_eq!(names, ["whole"]);
+    }
+
+    #[tokio::test]
+    async fn without_a_transaction_nothing_is_written_and_everybody_is_told() {
+        let (directory, store) = store();
+        // What SQLite does by itself when the disk is full: it ends the whole transaction.
+        let lost = store.write("lose", |connection| {
+            insert(connection, "lost")?;
+            connection.execute_batch("ROLLBACK")?;
+            Err::<(), _>(Fault::Damaged { what: "the disk".to_owned(), detail: "full".to_owned() })
+        });
+        let (lost, after) = tokio::join!(lost, store.write("insert", |c| insert(c, "after")));
+        assert!(matches!(lost, Err(StoreError::Commit(_))), "{lost:?}");
+        after.expect("in a transaction of its own");
+        // Somebody else holds the database for longer than a write waits.
+        store.write("wait less", |c| Ok(c.busy_timeout(std::time::Duration::ZERO)?)).await.expect("set");
+        let other = Connection::open(directory.path().join("muster.db")).expect("opens");
+        other.execute_batch("BEGIN IMMEDIATE").expect("held");
+        let refused = store.write("insert", |c| insert(c, "busy")).await;
+        assert!(matches!(refused, Err(StoreError::Commit(_))), "{refused:?}");
+        other.execute_batch("ROLLBACK").expect("released");
+        let names: Vec<_> = store.admins().await.expect("read").into_iter().map(|a| a.name.to_string()).collect();
+        assert_eq!(names, ["after"]);
+        store.close().await;
     }
 }

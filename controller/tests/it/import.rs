@@ -71,6 +71,19 @@ async fn a_model_comes_in_once_with_its_quantizations() {
     let (_, renamed) = import(&controller, start(MUSTER_TINY_F16, "other"), MUSTER_TINY_F16).await;
     assert_eq!(renamed.expect_err("it has a name").code(), Code::AlreadyExists);
     assert_eq!(blobs(&controller), 3);
+
+    // What became damaged or was lost is whole again after another import.
+    let file = |artifact: &wire::Artifact| {
+        let hex = muster_proto::ModelDigest::try_from(artifact.digest.as_ref()).expect("32 bytes").hex();
+        controller.data.path().join("blobs/sha256").join(&hex[..2]).join(hex)
+    };
+    fs::write(file(&model.artifacts[0]), b"rotten").expect("written");
+    fs::remove_file(file(&model.artifacts[2])).expect("removed");
+    let quantize = vec!["Q4_K_M".to_owned()];
+    let healing = wire::ImportModelStart { bundled: true, quantize, ..wire::ImportModelStart::default() };
+    assert_eq!(import(&controller, healing, &[]).await.1.expect("healed"), model);
+    assert!(fs::read(file(&model.artifacts[0])).expect("there") == MUSTER_TINY_F16);
+    assert!(file(&model.artifacts[2]).exists());
     controller.stop().await;
 }
 

@@ -164,6 +164,41 @@ async fn what_a_machine_says_is_there_for_operators() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_calls_itself_by_the_id_of_another_is_not_taken_for_it() {
+    let controller = Running::start().await;
+    let (one, other) = (controller.desk().await, controller.desk().await);
+    let hello = wire::Hello { hostname: one.id().to_string(), ..hello(0) };
+    let mut stream = other.link(&controller, hello).await.expect("let in");
+    stream.next().await.expect("welcome");
+    let request = wire::RevokeMachineRequest { machine: one.id().to_string() };
+    let revoked = controller.local().await.revoke_machine(request).await.expect("revoked").into_inner();
+    assert_eq!(revoked.id, one.id().as_bytes().to_vec());
+    beat(&mut stream).await;
+    controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_says_too_much_is_slowed_down_and_one_that_comes_too_often_is_told() {
+    let controller = Running::start().await;
+    let desk = controller.desk().await;
+    let mut told = None;
+    for _ in 0..200 {
+        match desk.link(&controller, hello(0)).await {
+            Ok(stream) => drop(stream),
+            Err(status) => {
+                told = Some(status);
+                break;
+            }
+        }
+    }
+    assert_eq!(told.expect("an end to it").code(), Code::ResourceExhausted);
+    // Others are as free as before.
+    let other = controller.desk().await;
+    beat(&mut linked(&controller, &other, 0).await).await;
+    controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_machine_could_not_take_is_sent_again() {
     let controller = Running::start().await;
     let desk = controller.desk().await;

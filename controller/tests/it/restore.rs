@@ -31,6 +31,13 @@ async fn after_a_restore_the_controller_goes_on_from_what_its_machines_hold() {
 
     fs::write(data.path().join("muster.db"), backup).expect("restored");
     let controller = Running::on(data).await;
+    // The backup knows of an older certificate than the one that the desk has by now.
+    let machine = desk.id().to_string();
+    let stale =
+        |db: &rusqlite::Connection| db.execute("UPDATE machines SET certificate_expires = 1 WHERE id = ?1", [&machine]);
+    let opened = rusqlite::Connection::open(controller.data.path().join("muster.db")).expect("opens");
+    assert_eq!(stale(&opened).expect("written"), 1);
+    drop(opened);
     let mut linked = desk.link(&controller, hello(3)).await.expect("let in");
     assert!(matches!(linked.next().await, Ok(Message::Welcome(_))));
     let desired = linked.desired().await;

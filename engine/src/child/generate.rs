@@ -111,14 +111,15 @@ struct Sequence {
 }
 
 struct Scheduler<'a> {
-    model: Model,
-    context: u32,
-    batch: usize,
-    ubatch: usize,
     /// The index is llama.cpp's sequence.
     slots: Vec<Option<Sequence>>,
     waiting: VecDeque<Sequence>,
     measures: VecDeque<(u64, wire::Measure)>,
+    /// After the sequences, whose samplers point into it: fields are dropped in this order.
+    model: Model,
+    context: u32,
+    batch: usize,
+    ubatch: usize,
     outbox: &'a Outbox,
 }
 
@@ -166,6 +167,19 @@ impl Scheduler<'_> {
             seed: given.seed.unwrap_or(0),
             random_seed: given.seed.is_none(),
         };
+        // JSON's 1e999 is infinite here: no probability comes of that.
+        let numbers = [
+            sampling.temperature,
+            sampling.top_p,
+            sampling.min_p,
+            sampling.repeat_penalty,
+            sampling.presence_penalty,
+            sampling.frequency_penalty,
+        ];
+        if !numbers.into_iter().all(f32::is_finite) {
+            let reason = "a sampling parameter is not a finite number".to_owned();
+            return self.outbox.reply(id, Reply::Refused(wire::Refused { reason, internal: false }));
+        }
         let chat = ChatRequest {
             messages: &request.messages,
             tools: request.tools.as_deref(),
@@ -263,7 +277,10 @@ impl Scheduler<'_> {
         if prefill.saturating_add(decode) > self.context {
             return Err(format!("{prefill} + {decode} tokens do not fit a context of {}", self.context));
         }
-        let rates = measure::run(&mut self.model, slot_number(slot), self.batch, prefill, decode)?;
+        let rates = measure::run(&mut self.model, slot_number(slot), self.batch, prefill, decode);
+        // A failed one leaves something behind, and the next answer gets this sequence.
+        self.model.clear(slot_number(slot));
+        let rates = rates?;
         Ok(Reply::Measured(wire::Measured { prefill: rates.prefill, decode: rates.decode }))
     }
 
@@ -312,12 +329,10 @@ impl Scheduler<'_> {
     /// Chooses the next token of a slot, and tells what it means.
     fn advance(&mut self, index: usize, entry: i32) -> io::Result<()> {
         let Some(mut sequence) = self.slots[index].take() else { return Ok(()) };
-        let token = match sequence.chat.sample(&mut self.model, entry) {
-            Ok(token) => token,
-            Err(reason) => {
-                self.model.clear(slot_number(index));
-                return self.outbox.reply(sequence.id, Reply::Refused(wire::Refused { reason, internal: true }));
-            }
+        let Some(token) = sequence.chat.sample(&mut self.model, entry) else {
+            self.model.clear(slot_number(index));
+            let reason = "llama.cpp found no next token".to_owned();
+            return self.outbox.reply(sequence.id, Reply::Refused(wire::Refused { reason, internal: true }));
         };
         let now = Instant::now();
         sequence.first_token.get_or_insert(now);
@@ -373,6 +388,8 @@ impl Scheduler<'_> {
             }
         }
         if delta == wire::Delta::default() {
+            // A sign of life: text that is held back for long, e.g. of a tool call, is no hang.
+            self.outbox.progress(sequence.id, 1.0, "decode");
             return Ok(());
         }
         sequence.told_anything = true;

@@ -87,8 +87,10 @@ fn apply_arguments() -> io::Result<()> {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, Rlimit, setrlimit};
-        // A core dump would hold prompts.
+        // A core dump would hold prompts. The limit alone does not keep the kernel from piping one to a collector.
         setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+        #[cfg(target_os = "linux")]
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
         for argument in std::env::args() {
             let invalid = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("{argument} is not a number"));
             if let Some(nice) = argument.strip_prefix("--nice=") {

@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use super::GgufError;
 
+/// Longest header; those of the largest vocabularies have some ten megabytes.
+const LONGEST_HEADER: u64 = 256 << 20;
+
 pub(super) struct Cursor<R> {
     reader: BufReader<R>,
     path: PathBuf,
@@ -37,6 +40,13 @@ impl<R: Read + Seek> Cursor<R> {
 
     fn check(&self, length: u64, what: &str) -> Result<(), GgufError> {
         match self.offset.checked_add(length) {
+            // Said while reading, not after: a sparse file has as many empty texts as it likes.
+            Some(after) if after <= self.end && after > LONGEST_HEADER => Err(GgufError::TooMany {
+                what: format!("the length of the header with {what}"),
+                offset: self.offset,
+                found: after,
+                most: LONGEST_HEADER,
+            }),
             Some(after) if after <= self.end => Ok(()),
             _ => Err(self.truncated(what)),
         }

@@ -24,12 +24,12 @@ const LONGEST_NAME: u64 = 63;
 const LONGEST_TEXT: u64 = 16 << 20;
 /// Longest text that is kept.
 const LONGEST_KEPT: u64 = 16 << 10;
-/// Most that is kept of all texts together.
+/// Most that is kept of all keys and texts together.
 const MOST_KEPT: u64 = 16 << 20;
 /// Most elements of an array; the largest vocabularies have about a million.
 const MOST_ELEMENTS: u64 = 1 << 24;
-/// Longest header.
-const LONGEST_HEADER: u64 = 1 << 30;
+/// The key of where tensor data is aligned.
+const ALIGNMENT: &str = "general.alignment";
 /// Dimensions of a tensor: ggml's `GGML_MAX_DIMS`.
 const MOST_DIMENSIONS: u32 = 4;
 
@@ -78,11 +78,15 @@ impl GgufHeader {
     /// The first thing that is wrong: what and where.
     pub fn read(path: &Path) -> Result<Self, GgufError> {
         let io = |source| GgufError::Io { path: path.to_owned(), source: Arc::new(source) };
+        // Before opening, too: opening a named pipe waits for its writer.
+        let is_regular = |metadata: &std::fs::Metadata| {
+            let other = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
+            metadata.is_file().then_some(()).ok_or_else(other)
+        };
+        std::fs::metadata(path).and_then(|metadata| is_regular(&metadata)).map_err(io)?;
         let file = File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
-        if !metadata.is_file() {
-            return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
-        }
+        is_regular(&metadata).map_err(io)?;
         Self::parse(Cursor::new(file, path.to_owned(), metadata.len()))
     }
 
@@ -112,9 +116,13 @@ impl GgufHeader {
         for index in 0..entry_count {
             let offset = cursor.offset();
             let key = text(&mut cursor, LONGEST_KEY, &format!("the key of metadata entry {index}"))?;
-            let fail = |detail: &str| GgufError::Metadata { key: key.clone(), offset, detail: detail.to_owned() };
+            let fail = |detail: &str| GgufError::Metadata { key: short(&key), offset, detail: detail.to_owned() };
             if key.is_empty() {
                 return Err(fail("the key is empty"));
+            }
+            kept += key.len() as u64;
+            if kept > MOST_KEPT {
+                return Err(fail("the keys and texts together are too long"));
             }
             let value = value(&mut cursor, &key, offset, &mut kept)?;
             if metadata.contains_key(&key) {
@@ -143,10 +151,6 @@ impl GgufHeader {
             }
             places.push(offset);
             tensors.push(tensor);
-        }
-        if cursor.offset() > LONGEST_HEADER {
-            let what = "the length of the header".to_owned();
-            return Err(GgufError::TooMany { what, offset: 0, found: cursor.offset(), most: LONGEST_HEADER });
         }
         let data_offset = cursor.offset().next_multiple_of(alignment);
         check_places(&tensors, &places, data_offset, cursor.end())?;
@@ -247,6 +251,11 @@ impl GgufHeader {
     }
 }
 
+/// As much of a key as a message of one line holds.
+fn short(key: &str) -> String {
+    key.chars().take(80).collect()
+}
+
 fn text<R: Read + Seek>(cursor: &mut Cursor<R>, most: u64, what: &str) -> Result<String, GgufError> {
     let offset = cursor.offset();
     let length = cursor.count(most, &format!("the length of {what}"))?;
@@ -259,9 +268,15 @@ fn text<R: Read + Seek>(cursor: &mut Cursor<R>, most: u64, what: &str) -> Result
 }
 
 fn value<R: Read + Seek>(cursor: &mut Cursor<R>, key: &str, start: u64, kept: &mut u64) -> Result<Value, GgufError> {
-    let fail = |detail: String| GgufError::Metadata { key: key.to_owned(), offset: start, detail };
+    let key = short(key);
+    let fail = |detail: String| GgufError::Metadata { key: key.clone(), offset: start, detail };
     let what = format!("the value of {key:?}");
-    Ok(match cursor.u32(&format!("the type of {key:?}"))? {
+    let number = cursor.u32(&format!("the type of {key:?}"))?;
+    if key == ALIGNMENT && number != kind::U32 {
+        // llama.cpp asserts it.
+        return Err(fail(format!("it must be a u32, and is of type {number}")));
+    }
+    Ok(match number {
         kind::U8 => Value::Unsigned(cursor.bytes::<1>(&what)?[0].into()),
         kind::I8 => Value::Signed(i8::from_le_bytes(cursor.bytes(&what)?).into()),
         kind::U16 => Value::Unsigned(u16::from_le_bytes(cursor.bytes(&what)?).into()),
@@ -292,8 +307,9 @@ fn value<R: Read + Seek>(cursor: &mut Cursor<R>, key: &str, start: u64, kept: &m
             let element = cursor.u32(&format!("the element type of {key:?}"))?;
             let length = cursor.count(MOST_ELEMENTS, &format!("the number of elements of {key:?}"))?;
             if element == kind::STRING {
+                let text_length = format!("the length of a text in {key:?}");
                 for _ in 0..length {
-                    let length = cursor.count(LONGEST_TEXT, &format!("the length of a text in {key:?}"))?;
+                    let length = cursor.count(LONGEST_TEXT, &text_length)?;
                     cursor.skip(length, &what)?;
                 }
             } else {
@@ -307,13 +323,12 @@ fn value<R: Read + Seek>(cursor: &mut Cursor<R>, key: &str, start: u64, kept: &m
 }
 
 fn alignment(metadata: &BTreeMap<String, Value>, offset: u64) -> Result<u64, GgufError> {
-    const KEY: &str = "general.alignment";
-    let Some(value) = metadata.get(KEY) else { return Ok(DEFAULT_ALIGNMENT) };
+    let Some(value) = metadata.get(ALIGNMENT) else { return Ok(DEFAULT_ALIGNMENT) };
     match value.as_u64() {
         Some(alignment) if alignment.is_power_of_two() && (8..=1 << 20).contains(&alignment) => Ok(alignment),
         _ => {
             let detail = "it must be a power of two from 8 to 1048576".into();
-            Err(GgufError::Metadata { key: KEY.into(), offset, detail })
+            Err(GgufError::Metadata { key: ALIGNMENT.into(), offset, detail })
         }
     }
 }

@@ -52,7 +52,14 @@ fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file: File = options.open(path)?;
+    let mut file: File = match options.open(path) {
+        // Of a process that had this number and lost power: after a restart numbers come again.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            options.open(path)?
+        }
+        other => other?,
+    };
     file.write_all(content)?;
     file.sync_all()
 }
@@ -74,6 +81,15 @@ mod tests {
             use std::os::unix::fs::PermissionsExt as _;
             assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn what_a_crash_left_behind_is_in_nobodys_way() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("temporary");
+        fs::write(&path, b"half of someth").expect("written");
+        write_new(&path, b"whole").expect("written over");
+        assert_eq!(fs::read(&path).expect("readable"), b"whole");
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl FinishReason {
     }
 }
 
-/// Why an answer cannot be generated. Holds nothing of the prompt.
+/// Why an answer cannot be generated. Holds nothing of the prompt, but for [`BadRequest`](Self::BadRequest).
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GenerateError {
     /// The prompt and at least one token of an answer do not fit the context.
@@ -151,7 +151,7 @@ pub enum GenerateError {
     /// The request makes no sense, e.g. a role that the template does not know.
     #[error("{message}")]
     BadRequest {
-        /// Why.
+        /// Why. llama.cpp quotes the request here: it is for the asker alone, never for a log.
         message: String,
     },
     /// Too many requests wait already.

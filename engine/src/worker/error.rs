@@ -37,6 +37,8 @@ pub enum WorkerError {
     TimedOut {
         /// How long it was waited for.
         after: Duration,
+        /// The last lines that it logged before the first generate request; none of a later time.
+        log_tail: Vec<String>,
     },
     /// It said something that makes no sense.
     #[error("the engine worker broke the protocol: {detail}")]
@@ -47,4 +49,14 @@ pub enum WorkerError {
     /// It was stopped on purpose.
     #[error("the engine worker was stopped")]
     Stopped,
+}
+
+impl WorkerError {
+    /// What it logged last before the first generate request; empty where that says nothing of the failure.
+    pub fn log_tail(&self) -> &[String] {
+        match self {
+            Self::Died { log_tail, .. } | Self::TimedOut { log_tail, .. } => log_tail,
+            _ => &[],
+        }
+    }
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use muster_proto::{Bytes, EngineSettings, MemoryNeed, TokensPerSecond};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::process::Process;
@@ -121,10 +123,7 @@ impl Generator {
                     _ => {}
                 },
                 Ok(None) => return Err(process.died().await),
-                Err(_) => {
-                    process.kill().await;
-                    return Err(WorkerError::TimedOut { after: command.silence_limit });
-                }
+                Err(_) => return Err(process.hung(command.silence_limit).await),
             }
         };
         let pid = process.pid;
@@ -261,6 +260,9 @@ impl Stream for GenerationStream {
 /// Owns the worker and knows who waits for what.
 struct GeneratorTask {
     process: Process,
+    /// Frames on their way to the worker.
+    frames: mpsc::UnboundedSender<Vec<u8>>,
+    writer: JoinHandle<()>,
     routes: HashMap<u64, mpsc::UnboundedSender<Route>>,
     next_id: u64,
     silence_limit: Duration,
@@ -274,8 +276,26 @@ enum End {
 }
 
 impl GeneratorTask {
-    fn new(process: Process, silence_limit: Duration) -> Self {
-        Self { process, routes: HashMap::new(), next_id: 1, silence_limit }
+    fn new(mut process: Process, silence_limit: Duration) -> Self {
+        let stdin = process.stdin.take();
+        // Unbounded for the same reason as the commands, which it takes as they come.
+        let (frames, mut unsent) = mpsc::unbounded_channel::<Vec<u8>>();
+        // A task of its own: a worker that hangs lets its pipe fill, and the deadline must still be kept. A pipe that is
+        // closed is no error here: the other one tells.
+        let writer = tokio::spawn(async move {
+            let Some(mut pipe) = stdin else { return };
+            while let Some(frame) = unsent.recv().await {
+                if pipe.write_all(&frame).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Self { process, frames, writer, routes: HashMap::new(), next_id: 1, silence_limit }
+    }
+
+    fn send(&self, id: u64, request: Request) -> Result<(), WorkerError> {
+        let _ = self.frames.send(Process::frame(id, request)?);
+        Ok(())
     }
 
     async fn run(
@@ -306,26 +326,26 @@ impl GeneratorTask {
                         if !waiting {
                             heard = Instant::now();
                         }
-                        self.take(command).await;
+                        self.take(command);
                     }
                 },
                 message = messages.recv() => match message {
                     None => break End::Gone,
                     Some(message) => {
                         heard = Instant::now();
-                        self.route(message).await;
+                        self.route(message);
                     }
                 },
                 () = sleep_until(heard + self.silence_limit), if waiting => break End::Silent,
             }
         };
         reader.abort();
+        // Closes the worker's input, even in the middle of a frame.
+        self.writer.abort();
+        let _ = self.writer.await;
         let error = match end {
             End::Gone => self.process.died().await,
-            End::Silent => {
-                self.process.kill().await;
-                WorkerError::TimedOut { after: self.silence_limit }
-            }
+            End::Silent => self.process.hung(self.silence_limit).await,
             End::Stopped(done) => {
                 self.process.end().await;
                 if let Some(done) = done {
@@ -353,7 +373,7 @@ impl GeneratorTask {
         }
     }
 
-    async fn take(&mut self, command: Command) {
+    fn take(&mut self, command: Command) {
         match command {
             Command::Request { request, route, id: tell_id } => {
                 let id = self.next_id;
@@ -363,7 +383,7 @@ impl GeneratorTask {
                 }
                 // Before the prompt leaves: nothing that the worker prints from here on is kept.
                 self.process.log.close();
-                match self.process.send(id, request).await {
+                match self.send(id, request) {
                     Ok(()) => {
                         self.routes.insert(id, route);
                     }
@@ -372,21 +392,21 @@ impl GeneratorTask {
                     }
                 }
             }
-            Command::Cancel { id } => self.cancel(id).await,
+            Command::Cancel { id } => self.cancel(id),
             Command::Abort => {
-                let _ = self.process.send(0, Request::Abort(wire::Abort {})).await;
+                let _ = self.send(0, Request::Abort(wire::Abort {}));
             }
             Command::Stop { .. } => {}
         }
     }
 
-    async fn cancel(&mut self, id: u64) {
+    fn cancel(&mut self, id: u64) {
         if self.routes.remove(&id).is_some() {
-            let _ = self.process.send(id, Request::Cancel(wire::Cancel {})).await;
+            let _ = self.send(id, Request::Cancel(wire::Cancel {}));
         }
     }
 
-    async fn route(&mut self, message: FromWorker) {
+    fn route(&mut self, message: FromWorker) {
         let Some(reply) = message.reply else { return };
         let last = !matches!(reply, Reply::Started(_) | Reply::Delta(_) | Reply::Progress(_));
         let Some(route) = self.routes.get(&message.id) else { return };
@@ -394,7 +414,7 @@ impl GeneratorTask {
         if last {
             self.routes.remove(&message.id);
         } else if !heard {
-            self.cancel(message.id).await;
+            self.cancel(message.id);
         }
     }
 }

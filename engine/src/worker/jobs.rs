@@ -23,6 +23,10 @@ pub struct SizeRequest {
 }
 
 /// A GPU that exists only in a worker's sizing: it reports memory and never computes.
+///
+/// Model and context bytes are those of a real one. Compute bytes lack what a backend adds for single operations (CUDA's
+/// F16 copies of a quantized KV cache under flash attention, Metal's scratch), no operation falls back to the host, and
+/// the backend's own overhead is not in them: `shim/phantom.cpp` has the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PhantomDevice {
     /// llama.cpp's name for it, e.g. `CUDA0`, which is how the result names it.
@@ -257,10 +261,7 @@ async fn once<T>(
         let reply = match timeout(command.silence_limit, process.receive()).await {
             Ok(Some(message)) => message.reply,
             Ok(None) => return Err(process.died().await),
-            Err(_) => {
-                process.kill().await;
-                return Err(WorkerError::TimedOut { after: command.silence_limit });
-            }
+            Err(_) => return Err(process.hung(command.silence_limit).await),
         };
         let outcome = match reply {
             Some(Reply::Refused(refused)) => Err(WorkerError::Refused { reason: refused.reason }),

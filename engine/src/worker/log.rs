@@ -56,6 +56,8 @@ impl Log {
     }
 
     fn line(&self, line: &str) {
+        // It may quote a model file, and ends in somebody's terminal.
+        let line = line.replace(char::is_control, " ");
         let line = line.trim_end();
         if line.is_empty() {
             return;
@@ -76,7 +78,7 @@ impl Log {
 fn assertion_place(line: &str) -> Option<String> {
     let place = match line.strip_prefix("MUSTER-ABORT ") {
         Some(place) => place,
-        None => line.split_once(" panicked at ")?.1.trim_end_matches(':'),
+        None => line.strip_prefix("thread '")?.split_once(" panicked at ")?.1.trim_end_matches(':'),
     };
     let name = place.rsplit(['/', '\\']).next()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-:+".contains(c);
@@ -96,12 +98,13 @@ mod tests {
         assert_eq!(assertion_place(panic), Some("mod.rs:12:5".into()));
         assert_eq!(assertion_place("MUSTER-ABORT secret words of a prompt:1"), None);
         assert_eq!(assertion_place("ordinary line"), None);
+        assert_eq!(assertion_place("user: why has it panicked at secret:1"), None);
     }
 
     #[tokio::test]
     async fn lines_are_few_and_end_with_the_first_prompt() {
         let log = Log::default();
-        let many = (0..100).map(|n| format!("line {n}")).collect::<Vec<_>>().join("\n");
+        let many = (0..100).map(|n| format!("line\x1b{n}")).collect::<Vec<_>>().join("\n");
         log.clone().follow(many.as_bytes()).await;
         let (_, lines) = log.take();
         assert_eq!(lines.len(), LINES);

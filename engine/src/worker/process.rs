@@ -16,10 +16,13 @@ use crate::wire::{FromWorker, ToWorker, to_worker::Request};
 
 /// How long a worker that was told to end may take, and how long its last words are waited for.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
+/// How long a worker that was killed may take to be gone: freeing a hundred GiB takes seconds. One that a driver or a
+/// network disk holds in the kernel may never go; it is reaped whenever it does.
+const KILL_GRACE: Duration = Duration::from_secs(10);
 
 pub(super) struct Process {
     child: Child,
-    stdin: Option<ChildStdin>,
+    pub stdin: Option<ChildStdin>,
     pub stdout: Option<ChildStdout>,
     pub log: Log,
     log_reader: JoinHandle<()>,
@@ -37,6 +40,11 @@ impl Process {
             start.arg(format!("--memory-limit={}", limit.get()));
         }
         start.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        // ggml would load a plugin from there, whatever folder it is told.
+        start.env_remove("GGML_BACKEND_PATH");
+        // Ctrl-C in a terminal is for the program, which ends its workers in good order.
+        #[cfg(unix)]
+        start.process_group(0);
         let spawn_error = |source| WorkerError::Spawn { program: command.program.clone(), source: Arc::new(source) };
         let mut child = start.spawn().map_err(spawn_error)?;
         let log = Log::default();
@@ -48,12 +56,17 @@ impl Process {
 
     /// Sends a request. A pipe that is closed is no error here: how the worker died comes from [`died`](Self::died).
     pub async fn send(&mut self, id: u64, request: Request) -> Result<(), WorkerError> {
-        let frame = frame::encode(&ToWorker { id, request: Some(request) })
-            .map_err(|error| WorkerError::Refused { reason: error.to_string() })?;
+        let frame = Self::frame(id, request)?;
         if let Some(stdin) = &mut self.stdin {
             let _ = stdin.write_all(&frame).await;
         }
         Ok(())
+    }
+
+    /// The frame of a request.
+    pub fn frame(id: u64, request: Request) -> Result<Vec<u8>, WorkerError> {
+        frame::encode(&ToWorker { id, request: Some(request) })
+            .map_err(|error| WorkerError::Refused { reason: error.to_string() })
     }
 
     /// The next message; `None` when the worker has closed its side or talks nonsense.
@@ -65,31 +78,32 @@ impl Process {
     pub async fn end(mut self) {
         drop(self.stdin.take());
         if timeout(GRACE, self.child.wait()).await.is_err() {
-            let _ = self.child.kill().await;
+            self.kill().await;
         }
     }
 
-    /// Kills it: its work is done or in vain, and nothing in it needs an orderly end. Returns when it is gone.
+    /// Kills it: its work is done or in vain, and nothing in it needs an orderly end. Returns when it is gone, or does not
+    /// go.
     pub async fn kill(mut self) {
-        let _ = self.child.kill().await;
+        let _ = timeout(KILL_GRACE, self.child.kill()).await;
+    }
+
+    /// Kills one that has been silent for too long, and says so.
+    pub async fn hung(self, after: Duration) -> WorkerError {
+        let (_, log_tail) = self.log.take();
+        self.kill().await;
+        WorkerError::TimedOut { after, log_tail }
     }
 
     /// How it died; kills it if it only stopped talking.
     pub async fn died(mut self) -> WorkerError {
         drop(self.stdin.take());
-        let mut spoke_nonsense = false;
-        let status = if let Ok(status) = timeout(GRACE, self.child.wait()).await {
-            status
-        } else {
-            spoke_nonsense = true;
-            let _ = self.child.start_kill();
-            self.child.wait().await
+        let Ok(status) = timeout(GRACE, self.child.wait()).await else {
+            self.kill().await;
+            return WorkerError::Protocol { detail: "it sent no frame and did not exit".into() };
         };
         let _ = timeout(GRACE, &mut self.log_reader).await;
         let (assertion, log_tail) = self.log.take();
-        if spoke_nonsense {
-            return WorkerError::Protocol { detail: "it sent no frame and did not exit".into() };
-        }
         let status = status.map_or_else(|error| error.to_string(), describe);
         WorkerError::Died { status, assertion, log_tail }
     }

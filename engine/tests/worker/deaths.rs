@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use muster_engine::worker::{
-    GenerateError, GenerationEvent, GenerationStream, Generator, LoadRequest, WorkerCommand, WorkerError,
+    ChatRequest, GenerateError, GenerationEvent, GenerationStream, Generator, LoadRequest, WorkerCommand, WorkerError,
 };
 use muster_proto::Bytes;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -82,6 +82,39 @@ async fn a_worker_that_hangs_is_killed() {
     signal(generator.pid(), rustix::process::Signal::STOP);
     assert!(matches!(within(generator.exited()).await, WorkerError::TimedOut { .. }));
     assert!(matches!(rest(stream).await, GenerateError::Worker(WorkerError::TimedOut { .. })));
+}
+
+/// Far more than a pipe holds.
+fn long() -> ChatRequest {
+    ask(&"Paris ".repeat(200_000))
+}
+
+#[tokio::test]
+async fn a_worker_that_hangs_with_a_full_pipe_is_killed_too() {
+    let command = WorkerCommand { silence_limit: Duration::from_secs(2), ..command() };
+    let (_folder, generator, stream) = busy(&command).await;
+    signal(generator.pid(), rustix::process::Signal::STOP);
+    let asked = generator.chat(long());
+    let error = within(generator.exited()).await;
+    assert!(matches!(error, WorkerError::TimedOut { .. }), "{error:?}");
+    assert!(error.log_tail().iter().any(|line| line.contains("llama")), "{error:?}");
+    assert!(!format!("{error:?}").contains(CANARY));
+    for stream in [stream, asked] {
+        assert!(matches!(rest(stream).await, GenerateError::Worker(WorkerError::TimedOut { .. })));
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_hangs_with_a_full_pipe_can_be_stopped() {
+    let (_folder, generator, stream) = busy(&command()).await;
+    let pid = generator.pid();
+    signal(pid, rustix::process::Signal::STOP);
+    let asked = generator.chat(long());
+    within(generator.stop()).await;
+    assert!(gone(pid));
+    for stream in [stream, asked] {
+        assert!(matches!(rest(stream).await, GenerateError::Worker(WorkerError::Stopped)));
+    }
 }
 
 #[tokio::test]

@@ -175,6 +175,9 @@ async fn a_request_that_makes_no_sense_is_a_bad_request() {
     let mut request = ask("What is Muster?");
     request.sampling.repeat_penalty = Some(0.0);
     assert!(matches!(answer(generator.chat(request)).await, Err(GenerateError::BadRequest { .. })));
+    let mut request = ask("What is Muster?");
+    request.sampling.temperature = Some(f32::INFINITY);
+    assert!(matches!(answer(generator.chat(request)).await, Err(GenerateError::BadRequest { .. })));
     assert!(answer(generator.chat(ask("What is Muster?"))).await.is_ok());
     generator.stop().await;
 }

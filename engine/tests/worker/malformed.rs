@@ -76,6 +76,48 @@ fn each_refusal_says_what_and_where() {
     let mut aligned = writer();
     aligned.u32("general.alignment", 33);
     assert!(refusal(&aligned.header()).contains("power of two"));
+    // llama.cpp asserts the type.
+    let mut aligned = writer();
+    aligned.text("general.alignment", "32");
+    assert!(refusal(&aligned.header()).contains("must be a u32"));
+    let mut keys = writer();
+    for key in 0..300 {
+        keys.u32(&format!("{key:060000}"), 1);
+    }
+    let long = refusal(&keys.header());
+    assert!(long.contains("too long") && long.len() < 300, "{long}");
+}
+
+#[test]
+fn a_header_without_end_is_refused_while_it_is_read() {
+    use std::io::{Seek as _, Write as _};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("endless.gguf");
+    let mut file = std::fs::File::create(&path).unwrap();
+    file.write_all(b"GGUF\x03\0\0\0").unwrap();
+    file.write_all(&[0_u64.to_le_bytes(), 1000_u64.to_le_bytes()].concat()).unwrap();
+    // Arrays of 2^24 empty texts each, in holes.
+    for key in 0..100 {
+        let key = format!("{key:04}");
+        file.write_all(&(key.len() as u64).to_le_bytes()).unwrap();
+        file.write_all(key.as_bytes()).unwrap();
+        file.write_all(&[9_u32.to_le_bytes(), 8_u32.to_le_bytes()].concat()).unwrap();
+        file.write_all(&(1_u64 << 24).to_le_bytes()).unwrap();
+        file.seek_relative(8 << 24).unwrap();
+    }
+    file.set_len(100 << 30).unwrap();
+    let error = GgufHeader::read(&path).unwrap_err().to_string();
+    assert!(error.contains("length of the header") && error.contains("more than 268435456"), "{error}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe.gguf");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    assert!(GgufHeader::read(&path).is_err());
 }
 
 #[test]
