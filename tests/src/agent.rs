@@ -27,7 +27,10 @@ impl Agent {
     #[expect(clippy::new_without_default, reason = "it makes a folder")]
     pub fn new() -> Self {
         let home = tempfile::Builder::new().prefix("muster-test-").tempdir().expect("a temporary folder");
-        Self { process: None, endpoint: None, run: vec!["--no-bench".into()], variables: Vec::new(), home }
+        // One thread each: threads of one model wait for each other by spinning, which on a machine whose cores are all
+        // taken by other tests costs a hundredfold.
+        let run = ["--no-bench", "--threads", "1"].map(str::to_owned).to_vec();
+        Self { process: None, endpoint: None, run, variables: Vec::new(), home }
     }
 
     /// With more arguments for `run`.

@@ -19,6 +19,7 @@ pub struct Controller {
     /// Where agents connect: `127.0.0.1:PORT`.
     pub address: String,
     serve: Vec<String>,
+    log_filter: Option<String>,
     home: TempDir,
 }
 
@@ -30,9 +31,15 @@ impl Controller {
 
     /// Starts one on a new directory with more arguments for `serve`.
     pub fn start_with(serve: &[&str]) -> Self {
+        Self::start_logging(None, serve)
+    }
+
+    /// As [`Self::start_with`], with a log filter of its own.
+    pub fn start_logging(filter: Option<&str>, serve: &[&str]) -> Self {
         let home = tempfile::Builder::new().prefix("muster-test-").tempdir().expect("a temporary folder");
         let serve = serve.iter().map(|&argument| argument.to_owned()).collect();
-        let mut controller = Self { process: None, address: "127.0.0.1:0".into(), serve, home };
+        let mut controller =
+            Self { process: None, address: "127.0.0.1:0".into(), serve, log_filter: filter.map(str::to_owned), home };
         controller.restart();
         controller
     }
@@ -41,6 +48,9 @@ impl Controller {
     pub fn restart(&mut self) {
         let mut command = self.command(&["serve", "--listen", &self.address]);
         command.args(&self.serve);
+        if let Some(filter) = &self.log_filter {
+            command.env("MUSTER_LOG", filter);
+        }
         let mut process = Process::spawn(command, "controller", &self.log());
         self.address = process.line("listening on ", PATIENCE);
         self.process = Some(process);

@@ -18,7 +18,7 @@ pub const CONTROLLER_NAME: &str = "controller.muster";
 pub struct Identity {
     /// The CA that it believes.
     pub ca: CertificateDer<'static>,
-    own: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    pub(crate) own: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
 }
 
 impl Identity {

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls::ServerConfig;
@@ -35,13 +36,31 @@ struct Between {
 impl Interceptor {
     /// Sits between `controller` and the agent of this identity.
     pub fn between(controller: &Controller, agent: Identity) -> Self {
+        let now = SystemTime::now();
+        let hour = Duration::from_hours(1);
+        Self::posing(controller, agent, leaf(controller, now - hour, now + hour))
+    }
+
+    /// The same with a certificate for the controller's name that is valid at another time: what an agent sees whose own
+    /// clock is wrong.
+    pub fn of_another_time(controller: &Controller, agent: Identity, from: SystemTime, until: SystemTime) -> Self {
+        Self::posing(controller, agent, leaf(controller, from, until))
+    }
+
+    /// The same with the certificate of another agent, for whoever would take it for the controller's.
+    pub fn as_a_machine(controller: &Controller, agent: Identity, other: &Identity) -> Self {
+        let (certificate, key) = other.own.as_ref().expect("an agent that enrolled");
+        Self::posing(controller, agent, (vec![certificate.clone(), other.ca.clone()], key.clone_key()))
+    }
+
+    fn posing(controller: &Controller, agent: Identity, face: Face) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
         let address = listener.local_addr().expect("bound above");
         let received = Arc::new(Mutex::new(Vec::new()));
         let between = Arc::new(Between {
-            acceptor: TlsAcceptor::from(pose_as(controller)),
+            acceptor: TlsAcceptor::from(server(face)),
             agent,
             target: controller.address.clone(),
             received: Arc::clone(&received),
@@ -61,8 +80,11 @@ impl Interceptor {
     }
 }
 
-/// A TLS server with a leaf of the controller's CA.
-fn pose_as(controller: &Controller) -> Arc<ServerConfig> {
+/// What a server shows: its chain and its key.
+type Face = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// A certificate for the controller's name by the controller's own CA.
+fn leaf(controller: &Controller, from: SystemTime, until: SystemTime) -> Face {
     let path = controller.data().join("ca.pem");
     let authority = CertificateDer::from_pem_file(&path).expect("the CA's certificate");
     let authority_key = PrivateKeyDer::from_pem_file(&path).expect("the CA's key");
@@ -70,14 +92,18 @@ fn pose_as(controller: &Controller) -> Arc<ServerConfig> {
     let issuer = Issuer::from_ca_cert_der(&authority, authority_key).expect("the CA");
     let mut parameters = CertificateParams::new(vec![CONTROLLER_NAME.to_owned()]).expect("a DNS name");
     parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    (parameters.not_before, parameters.not_after) = (from.into(), until.into());
     let key = KeyPair::generate().expect("a key");
-    let leaf = parameters.signed_by(&key, &issuer).expect("a certificate").der().clone();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let certificate = parameters.signed_by(&key, &issuer).expect("a certificate").der().clone();
+    (vec![certificate, authority], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+}
+
+fn server((chain, key): Face) -> Arc<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
         .with_no_client_auth()
-        .with_single_cert(vec![leaf, authority], key)
+        .with_single_cert(chain, key)
         .expect("a key and its certificate");
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Arc::new(config)

@@ -134,7 +134,7 @@ fn web_pages_of_others_get_nothing() {
 #[test]
 fn a_chat_in_the_terminal_answers_too() {
     let (_controller, agent) = desk();
-    let said = agent.say(&["chat", crate::QUESTION.0]);
+    let said = agent.say(&["chat", "--temperature", "0", crate::QUESTION.0]);
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.out.contains("Kyiv"), "{said:?}");
     let said = agent.say(&["chat", "--model", "no-such-model", "Hello"]);

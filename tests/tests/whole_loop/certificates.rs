@@ -5,8 +5,8 @@ use std::io;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use muster_engine::bundled::NAME;
-use muster_proto::{EnrolmentState, Model};
-use muster_tests::{Agent, Controller, Identity, PATIENCE, Relay, Request, user, wait_for};
+use muster_proto::{EnrolmentState, Model, Timestamp};
+use muster_tests::{Agent, Controller, Identity, Interceptor, PATIENCE, Relay, Request, user, wait_for};
 
 /// How long a revoked machine may still be connected.
 const CUT_OFF: Duration = Duration::from_secs(5);
@@ -73,9 +73,55 @@ fn an_agent_believes_only_its_own_controller() {
         status["online"] == false && status["last_error"].as_str().is_some_and(|error| error.contains("certificate"))
     });
     assert_eq!(theirs.machines(), []);
-    // An agent's certificate cannot pose as the controller either: it is only good for clients.
     relay.point_at(&ours.address);
     ours.wait_online(agent.id(), true, PATIENCE);
+}
+
+/// Runs an enrolled agent that reaches its controller only through the interceptor; returns what it says of it.
+fn seen_through(agent: Agent, interceptor: &Interceptor) -> String {
+    let mut agent = agent.variable("HTTPS_PROXY", &format!("http://{}", interceptor.address));
+    agent.restart();
+    let status = agent.wait_status("that gave its reason", |status| status["last_error"].is_string());
+    assert_eq!(status["online"], false, "{status}");
+    assert_eq!(interceptor.received(), b"", "it talked to somebody whom it should not believe");
+    status["last_error"].as_str().expect("a reason").to_owned()
+}
+
+fn enrolled(controller: &Controller) -> Agent {
+    let agent = Agent::new();
+    agent.enrol(&controller.address, &controller.token(&[])).ok();
+    agent
+}
+
+#[test]
+fn a_wrong_clock_is_said_with_both_times() {
+    let controller = Controller::start();
+    let (now, day) = (SystemTime::now(), Duration::from_hours(24));
+    let date = |time: SystemTime| Timestamp::from(time).to_string()[..10].to_owned();
+    for (from, until, other) in
+        [(now - 90 * day, now - 60 * day, now - 60 * day), (now + 30 * day, now + 60 * day, now + 30 * day)]
+    {
+        let agent = enrolled(&controller);
+        let interceptor = Interceptor::of_another_time(&controller, Identity::of_agent(&agent.state()), from, until);
+        let error = seen_through(agent, &interceptor);
+        assert!(error.contains("clock") && error.contains(&date(now)) && error.contains(&date(other)), "{error}");
+    }
+}
+
+#[test]
+fn an_agents_certificate_cannot_pose_as_the_controller() {
+    let controller = Controller::start();
+    let (agent, other) = (enrolled(&controller), enrolled(&controller));
+    let other = Identity::of_agent(&other.state());
+    let interceptor = Interceptor::as_a_machine(&controller, Identity::of_agent(&agent.state()), &other);
+    let error = seen_through(agent, &interceptor);
+    assert!(error.contains("not the controller"), "{error}");
+    // The same way with the right certificate leads to the controller: it is the certificate that was refused.
+    let agent = enrolled(&controller);
+    let interceptor = Interceptor::between(&controller, Identity::of_agent(&agent.state()));
+    let mut agent = agent.variable("HTTPS_PROXY", &format!("http://{}", interceptor.address));
+    agent.restart();
+    controller.wait_online(agent.id(), true, PATIENCE);
 }
 
 #[test]
@@ -85,7 +131,7 @@ fn certificates_renew_at_half_life_and_the_stream_goes_on() {
     let id = agent.id();
     let path = agent.state().join("certificate.pem");
     let mut seen = vec![fs::read(&path).expect("a certificate")];
-    wait_for("three certificates", PATIENCE, || {
+    wait_for("three renewals", PATIENCE, || {
         assert!(controller.machine(id).online, "the stream dropped after {} certificates", seen.len());
         let now = fs::read(&path).expect("a certificate");
         if seen.last() != Some(&now) {
@@ -93,8 +139,9 @@ fn certificates_renew_at_half_life_and_the_stream_goes_on() {
         }
         if seen.len() >= 4 { Ok(()) } else { Err(format!("{} certificates", seen.len())) }
     });
-    let agents_key = |identity: Identity| identity.expires_at();
-    assert!(agents_key(Identity::of_agent(&agent.state())) > 0);
+    let events = controller.events();
+    let connected = events.iter().filter(|event| event.action == "machine.connected").count();
+    assert_eq!(connected, 1, "the stream was opened again: {events:?}");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! How a machine becomes known, and how it does not.
 
+use std::fs;
 use std::time::SystemTime;
 
-use muster_proto::{EnrolmentState, EnrolmentToken, Timestamp};
+use muster_proto::{CaFingerprint, EnrolmentState, EnrolmentToken, Timestamp};
 use muster_tests::{Agent, Controller, PATIENCE, Process, Relay, Said, wait_for};
 
 /// Checks that enrolling failed with one line that says why.
@@ -55,6 +56,16 @@ fn a_token_is_good_once_and_not_for_ever() {
     let id = first.id();
     let second = Agent::new();
     refused(&second.enrol(&controller.address, &token), &["used"]);
+    // Stored hashed: whoever reads the database has no token.
+    let (secret, fingerprint) = parts(&token);
+    let mut searched = 0;
+    for entry in fs::read_dir(controller.data()).expect("its folder").flatten() {
+        let Ok(content) = fs::read(entry.path()) else { continue };
+        searched += 1;
+        assert!(!content.windows(secret.len()).any(|window| window == secret), "{}", entry.path().display());
+    }
+    assert!(searched >= 2, "{searched} files");
+    assert_eq!(controller.status()["ca_fingerprint"], CaFingerprint::new(fingerprint).hex());
     // The same desk may repeat: it is the same machine.
     first.enrol(&controller.address, &token).ok();
     assert_eq!(first.id(), id);

@@ -8,6 +8,7 @@ mod duplicates;
 mod enrolment;
 mod full_disk;
 mod imports;
+mod operators;
 mod outages;
 mod privacy;
 mod proxies;

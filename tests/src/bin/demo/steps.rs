@@ -263,7 +263,7 @@ impl Stage {
         let base = self.endpoint.as_ref().map_or("", |endpoint| &endpoint.base);
         let url = format!("{base}/chat/completions");
         let body = format!(
-            r#"{{"model": "{NAME}", "stream": true,
+            r#"{{"model": "{NAME}", "stream": true, "temperature": 0,
     "messages": [{{"role": "user", "content": "{QUESTION}"}}]}}"#
         );
         ["curl", "-N", &url, "-H", "content-type: application/json", "-d", &body].map(str::to_owned).to_vec()
@@ -383,7 +383,7 @@ fn run(words: &[String]) -> anyhow::Result<String> {
 
 /// What a client of the desk sends.
 fn question() -> Value {
-    json!({"model": NAME, "messages": user(QUESTION), "stream": true})
+    json!({"model": NAME, "messages": user(QUESTION), "stream": true, "temperature": 0})
 }
 
 /// How the file came.
