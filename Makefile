@@ -4,7 +4,7 @@
 #   make test            build, then run every test
 #   make lint            format, clippy with warnings as errors, dependency rules, shell scripts
 #   make bench           measure what docs/benchmarks.md quotes (minutes)
-#   make check-dynamic   build and try the engine with run-time backends (minutes; a build of its own)
+#   make check-dynamic   run the engine's tests with backends chosen at run time (a build of its own, many minutes)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -38,4 +38,9 @@ bench: build
 	@exec $(TARGET_DIR)/debug/muster-bench
 
 check-dynamic: setup
-	RUSTFLAGS="" $(CARGO) test --locked --target-dir $(TARGET_DIR)/dynamic -p muster-engine --features dynamic-backends
+	export RUSTFLAGS=""
+	dynamic() { $(CARGO) "$$@" --locked --target-dir $(TARGET_DIR)/dynamic -p muster-engine --features dynamic-backends; }
+	dynamic build
+	mkdir -p $(TARGET_DIR)/dynamic/debug/backends
+	cp $(TARGET_DIR)/dynamic/debug/build/llama-cpp-sys-2-*/out/backends/*.so $(TARGET_DIR)/dynamic/debug/backends/
+	dynamic test

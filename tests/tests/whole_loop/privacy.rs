@@ -55,8 +55,8 @@ fn a_prompt_and_its_answer_are_found_nowhere() {
     endpoint.ask(NAME, &asked);
     endpoint.ask_streamed(NAME, &asked);
     assert_eq!(endpoint.ask(NAME, &user(question)).content, answer);
-    agent.say(&["chat", &format!("{question} {CANARY}")]).ok();
-    agent.say(&["chat", question]).ok();
+    agent.say(&["chat", "--temperature", "0", &format!("{question} {CANARY}")]).ok();
+    agent.say(&["chat", "--temperature", "0", question]).ok();
     // Refused: too long, malformed in each place that is read, for a model that is not there.
     let refuse = |reply: Reply| assert!((400..500).contains(&reply.status), "{}", reply.status);
     refuse(endpoint.chat(&json!({"model": NAME, "messages": user(&format!("{CANARY} ").repeat(2000))})));

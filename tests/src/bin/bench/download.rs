@@ -46,18 +46,20 @@ pub fn measure(size: Bytes, rounds: usize) -> Vec<Figure> {
     }
     let bytes = model.artifacts[0].size.get() as f64;
     let speed = |seconds: f64| format!("{:.2} s, {:.0} MB/s", seconds, bytes / seconds / 1e6);
-    let (ours, theirs) = (median(ours), median(theirs));
+    let (curl, both): (Vec<f64>, Vec<f64>) = theirs.into_iter().unzip();
+    let (ours, curl, theirs) = (median(ours), median(curl), median(both));
     let ratio = theirs / ours;
     let of = format!("{} (median of {rounds})", model.artifacts[0].size);
     vec![
         Figure::new(format!("agent: download, digest, fsync, rename of {of}"), speed(ours), "", None),
+        Figure::new(format!("`curl` alone, digest not checked, of {of}"), speed(curl), "", None),
         Figure::new(format!("`curl`, then `sha256sum`, of {of}"), speed(theirs), "", None),
         Figure::new("agent's speed in terms of theirs", format!("{ratio:.2} ×"), "≥ 0.8 ×", Some(ratio >= 0.8)),
     ]
 }
 
-/// Seconds that curl and sha256sum take for the same file with the agent's certificate.
-fn curl(controller: &Controller, agent: &Agent, model: &Model, target: &Path) -> f64 {
+/// Seconds that curl, and curl and sha256sum together, take for the same file with the agent's certificate.
+fn curl(controller: &Controller, agent: &Agent, model: &Model, target: &Path) -> (f64, f64) {
     let port = controller.address.rsplit(':').next().expect("a port");
     let hex = model.artifacts[0].digest.hex();
     let mut command = Command::new("curl");
@@ -69,8 +71,9 @@ fn curl(controller: &Controller, agent: &Agent, model: &Model, target: &Path) ->
     command.arg("--output").arg(target).arg(format!("https://controller.muster:{port}/v1/blobs/sha256/{hex}"));
     let started = Instant::now();
     say(&mut command, PATIENCE).ok();
+    let downloaded = started.elapsed().as_secs_f64();
     let sum = say(Command::new("sha256sum").arg(target), PATIENCE).ok();
     let took = started.elapsed().as_secs_f64();
     assert!(sum.starts_with(&hex), "{sum}");
-    took
+    (downloaded, took)
 }
