@@ -28,6 +28,16 @@ pub fn binaries() -> &'static Binaries {
             build.args(["build", "--quiet", "--workspace", "--bins"]);
             build.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
             build.arg("--target-dir").arg(folder.parent().expect("the target folder"));
+            // What `cargo test` tells this program of its own package; build scripts that watch such variables (ring's does) would
+            // run again, and everything above them compile again, here and at the next build outside.
+            for (name, _) in env::vars_os() {
+                if name
+                    .to_str()
+                    .is_some_and(|name| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|own| name.starts_with(own)))
+                {
+                    build.env_remove(name);
+                }
+            }
             if folder.ends_with("release") {
                 build.arg("--release");
             }
