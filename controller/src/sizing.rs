@@ -4,7 +4,9 @@
 
 use std::path::PathBuf;
 
-use muster_engine::worker::{self, PhantomBackend, PhantomDevice, SizeRequest, WorkerCommand, WorkerError};
+use muster_engine::worker::{
+    self, PhantomBackend, PhantomDevice, SizeOptions, SizeRequest, WorkerCommand, WorkerError,
+};
 use muster_proto::{Bytes, Device, DeviceKind, EngineSettings, Inventory};
 
 use crate::store::{SizingKey, SizingOutcome};
@@ -25,7 +27,8 @@ fn gpus(inventory: &Inventory) -> Vec<&Device> {
 
 fn backend(device: &Device) -> PhantomBackend {
     match device.backend.to_ascii_lowercase().as_str() {
-        "cuda" | "rocm" | "hip" | "musa" => PhantomBackend::Cuda,
+        "cuda" | "musa" => PhantomBackend::Cuda,
+        "rocm" | "hip" => PhantomBackend::Rocm,
         "metal" | "mtl" => PhantomBackend::Metal,
         _ => PhantomBackend::Vulkan,
     }
@@ -45,6 +48,8 @@ pub(crate) fn phantoms(inventory: &Inventory) -> Vec<PhantomDevice> {
                 backend: backend(gpu),
                 total,
                 free: if alone { total } else { Bytes::new(free) },
+                integrated: gpu.kind == DeviceKind::IntegratedGpu,
+                capability: None,
             }
         })
         .collect()
@@ -70,7 +75,7 @@ pub(crate) async fn ask(
     settings: EngineSettings,
     devices: Vec<PhantomDevice>,
 ) -> Result<SizingOutcome, WorkerError> {
-    match worker::size(command, SizeRequest { path, settings, devices }).await {
+    match worker::size(command, SizeRequest { path, settings, devices, options: SizeOptions::default() }).await {
         Ok(sized) => Ok(SizingOutcome::Needs(sized.need)),
         Err(error) if is_about_the_file(&error) => Ok(SizingOutcome::Refused(error.to_string())),
         Err(error) => Err(error),

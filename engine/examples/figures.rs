@@ -5,8 +5,8 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use muster_engine::worker::{
-    BenchRequest, ChatRequest, GenerationEvent, Generator, LoadRequest, QuantizeRequest, Sampling, SizeRequest,
-    WorkerCommand, bench, quantize, size,
+    BenchRequest, ChatRequest, GenerationEvent, Generator, LoadRequest, QuantizeRequest, Sampling, SizeOptions,
+    SizeRequest, WorkerCommand, bench, quantize, size,
 };
 use muster_proto::{ContextTokens, EngineSettings};
 
@@ -28,7 +28,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     for (name, path) in [("F16", &f16), ("Q4_K_M", &target)] {
         let start = Instant::now();
-        let request = SizeRequest { path: path.clone(), settings: settings.clone(), devices: Vec::new() };
+        let request = SizeRequest {
+            path: path.clone(),
+            settings: settings.clone(),
+            devices: Vec::new(),
+            options: SizeOptions::default(),
+        };
         let sized = size(&command, request).await?;
         println!("{name}: size {:?}, {}", start.elapsed(), sized.need.total());
         let start = Instant::now();

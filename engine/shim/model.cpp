@@ -32,11 +32,21 @@ ggml_type kv_type(int32_t number) {
     throw std::runtime_error("unknown type of KV cache");
 }
 
+llama_flash_attn_type flash_attention(int32_t number) {
+    switch (number) {
+        case 1: return LLAMA_FLASH_ATTN_TYPE_AUTO;
+        case 2: return LLAMA_FLASH_ATTN_TYPE_ENABLED;
+        case 3: return LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    }
+    throw std::runtime_error("unknown choice of flash attention");
+}
+
 // The one place where settings become llama.cpp's parameters. Sizing and loading both come through here, which is why an
 // estimate is what happens.
 void fill(parameters & out, const ms_settings & settings) {
-    const uint64_t context = (uint64_t) settings.context * settings.parallel;
-    if (settings.context == 0 || settings.parallel == 0 || settings.batch == 0 || settings.ubatch == 0) {
+    const uint64_t context =
+        settings.total_context ? settings.total_context : (uint64_t) settings.context * settings.parallel;
+    if ((settings.context == 0 && !settings.fit) || settings.parallel == 0 || settings.batch == 0 || settings.ubatch == 0) {
         throw std::runtime_error("context, parallel, batch and ubatch must be at least 1");
     }
     if (settings.batch < settings.parallel) {
@@ -67,14 +77,14 @@ void fill(parameters & out, const ms_settings & settings) {
     out.context.n_ubatch        = settings.ubatch;
     out.context.n_seq_max       = settings.parallel;
     // One row of logits for each sequence is all that answering takes.
-    out.context.n_outputs_max   = settings.parallel;
+    out.context.n_outputs_max   = settings.all_outputs ? 0 : settings.parallel;
     out.context.n_threads       = (int32_t) settings.threads;
     out.context.n_threads_batch = (int32_t) settings.threads;
-    out.context.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;
+    out.context.flash_attn_type = flash_attention(settings.flash_attention);
     out.context.type_k          = kv_type(settings.kv_type);
     out.context.type_v          = kv_type(settings.kv_type);
     out.context.swa_full        = false;
-    out.context.kv_unified      = false;
+    out.context.kv_unified      = settings.kv_unified;
     out.context.no_perf         = true;
 }
 
@@ -166,6 +176,8 @@ void ms_model_facts_get(const ms_model * model, ms_model_facts * out) {
         out->vocabulary           = (uint32_t) llama_vocab_n_tokens(llama_model_get_vocab(model->model));
         out->gpu_layers           = model->gpu_layers;
         out->threads              = model->threads;
+        out->total_layers         = out->layers + 1;
+        out->context              = llama_n_ctx(model->context);
         out->has_template         = model->has_template;
         return true;
     });

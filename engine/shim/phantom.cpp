@@ -21,7 +21,7 @@
 
 namespace {
 
-enum class family { cuda, vulkan, metal };
+enum class family { cuda, vulkan, metal, rocm };
 
 struct phantom {
     std::string              name;
@@ -69,7 +69,7 @@ ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size) {
 size_t padded_size(ggml_backend_buffer_type_t type, const ggml_tensor * tensor) {
     constexpr int64_t ROW_PADDING = 512;
     size_t            size        = ggml_nbytes(tensor);
-    if (of(type)->kind == family::cuda && ggml_is_quantized(tensor->type) && tensor->ne[0] % ROW_PADDING != 0) {
+    if ((of(type)->kind == family::cuda || of(type)->kind == family::rocm) && ggml_is_quantized(tensor->type) && tensor->ne[0] % ROW_PADDING != 0) {
         size += ggml_row_size(tensor->type, ROW_PADDING - tensor->ne[0] % ROW_PADDING);
     }
     return size;
@@ -136,7 +136,7 @@ void fill(phantom & made, ggml_backend_reg * reg) {
 }
 
 registry & registry_of(family kind) {
-    static const char * const NAMES[] = { "CUDA", "Vulkan", "Metal" };
+    static const char * const NAMES[] = { "CUDA", "Vulkan", "MTL", "ROCm" };
     const char *              name    = NAMES[(int) kind];
     for (registry & known : registries) {
         if (known.name == name) {
@@ -170,7 +170,7 @@ bool ms_phantoms_register(const ms_phantom * wanted, size_t count, ms_error * er
             throw std::runtime_error("phantom devices are registered already");
         }
         for (size_t i = 0; i < count; i++) {
-            if (wanted[i].backend < 0 || wanted[i].backend > 2) {
+            if (wanted[i].backend < 0 || wanted[i].backend > 3) {
                 throw std::runtime_error("a phantom of an unknown backend");
             }
             const auto kind = (family) wanted[i].backend;

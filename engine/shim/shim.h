@@ -45,9 +45,11 @@ bool   ms_device_get(size_t index, ms_device * out);
 
 typedef struct ms_phantom {
     const char * name;
-    int32_t      backend; // 0 CUDA, 1 Vulkan, 2 Metal
+    int32_t      backend;    // 0 CUDA, 1 Vulkan, 2 Metal, 3 ROCm
     uint64_t     total;
     uint64_t     free;
+    uint32_t     capability; // of the backend's own numbering; 0 for a common one
+    bool         integrated;
 } ms_phantom;
 
 // Registers devices that report memory and never compute. Global to the process: at most once, in a short-lived one.
@@ -66,6 +68,14 @@ typedef struct ms_settings {
     bool     cpu_only;
     bool     phantoms;   // the registered phantoms and no other GPU
     bool     no_alloc;   // only count
+    bool     kv_unified;
+    int32_t  flash_attention;       // 1 auto, 2 on, 3 off: muster_proto::FlashAttention
+    uint32_t expert_layers_on_host; // the first so many layers keep their experts in main memory
+    uint32_t total_context;         // 0 for context times parallel
+    bool     all_outputs;           // logits for a whole micro-batch instead of one row for each sequence
+    bool     fit;                   // placement by llama.cpp's own fit; only without allocating
+    uint32_t fit_min_context;
+    uint64_t fit_margin;            // to leave free on each device
 } ms_settings;
 
 typedef struct ms_model ms_model;
@@ -84,7 +94,11 @@ typedef struct ms_model_facts {
     uint32_t vocabulary;
     uint32_t gpu_layers;
     uint32_t threads;
+    uint32_t total_layers;          // the output counts as one
+    uint32_t context;               // over all sequences
+    uint32_t expert_layers_on_host;
     bool     has_template;
+    float    split[16];             // share of the layers on each device; all zero where llama.cpp decided
 } ms_model_facts;
 
 void ms_model_facts_get(const ms_model * model, ms_model_facts * out);

@@ -37,6 +37,8 @@ mod raw {
         pub backend: i32,
         pub total: u64,
         pub free: u64,
+        pub capability: u32,
+        pub integrated: bool,
     }
 
     #[repr(C)]
@@ -146,6 +148,14 @@ pub struct Settings {
     pub cpu_only: bool,
     pub phantoms: bool,
     pub no_alloc: bool,
+    pub kv_unified: bool,
+    pub flash_attention: i32,
+    pub expert_layers_on_host: u32,
+    pub total_context: u32,
+    pub all_outputs: bool,
+    pub fit: bool,
+    pub fit_min_context: u32,
+    pub fit_margin: u64,
 }
 
 /// What is known of an open model.
@@ -159,7 +169,11 @@ pub struct ModelFacts {
     pub vocabulary: u32,
     pub gpu_layers: u32,
     pub threads: u32,
+    pub total_layers: u32,
+    pub context: u32,
+    pub expert_layers_on_host: u32,
     pub has_template: bool,
+    pub split: [f32; 16],
 }
 
 /// One token of a batch.
@@ -206,6 +220,8 @@ pub struct Phantom {
     pub backend: i32,
     pub total: u64,
     pub free: u64,
+    pub capability: u32,
+    pub integrated: bool,
 }
 
 /// Memory on one device; the host has no name.
@@ -320,7 +336,14 @@ pub fn register_phantoms(phantoms: &[Phantom]) -> Result<(), String> {
     let wanted: Vec<raw::Phantom> = phantoms
         .iter()
         .zip(&names)
-        .map(|(p, name)| raw::Phantom { name: name.as_ptr(), backend: p.backend, total: p.total, free: p.free })
+        .map(|(p, name)| raw::Phantom {
+            name: name.as_ptr(),
+            backend: p.backend,
+            total: p.total,
+            free: p.free,
+            capability: p.capability,
+            integrated: p.integrated,
+        })
         .collect();
     let mut error = raw::Error::new();
     // SAFETY: the slice and the names live through the call; the shim copies them.

@@ -47,6 +47,23 @@ open_enum! {
     }
 }
 
+open_enum! {
+    /// Whether attention is computed by fused kernels, which need no matrix of scores.
+    FlashAttention {
+        /// Where the device can.
+        Auto = 1 => "auto",
+        /// Always.
+        On = 2 => "on",
+        /// Never.
+        Off = 3 => "off",
+    }
+}
+
+/// llama.cpp's own choice: wherever the device can.
+fn auto() -> FlashAttention {
+    FlashAttention::Auto
+}
+
 /// How the engine loads and runs a model; sizing and loading take the same type, so that an estimate is what happens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EngineSettings {
@@ -62,6 +79,15 @@ pub struct EngineSettings {
     pub kv_type: KvType,
     /// Layers on GPU devices; `None` leaves it to llama.cpp, which takes all.
     pub gpu_layers: Option<u32>,
+    /// One KV cache that all sequences share, instead of an equal part for each.
+    #[serde(default)]
+    pub kv_unified: bool,
+    /// Fused attention.
+    #[serde(default = "auto")]
+    pub flash_attention: FlashAttention,
+    /// Layers, from the first, whose experts stay in main memory though the rest of the layer is on a GPU.
+    #[serde(default)]
+    pub expert_layers_on_host: u32,
 }
 
 impl Default for EngineSettings {
@@ -74,6 +100,9 @@ impl Default for EngineSettings {
             ubatch: 512,
             kv_type: KvType::F16,
             gpu_layers: None,
+            kv_unified: false,
+            flash_attention: FlashAttention::Auto,
+            expert_layers_on_host: 0,
         }
     }
 }

@@ -32,7 +32,7 @@ pub use audit::AuditEvent;
 pub use benchmark::{BenchModel, BenchPoint, Benchmark, Spread};
 pub use catalog::{Artifact, ArtifactSource, DeviceMemory, MemoryNeed, Model};
 pub use controller::{AdminRecord, CaFingerprint, ControllerStatus, PolicyRecord};
-pub use desired::{DesiredAssignment, DesiredState, EngineSettings, KvType, Prediction};
+pub use desired::{DesiredAssignment, DesiredState, EngineSettings, FlashAttention, KvType, Prediction};
 pub use digest::{DigestError, ModelDigest};
 pub use enrolment::{EnrolmentToken, EnrolmentTokenError, TokenRecord};
 pub use ids::{AdminName, AssignmentId, IdError, MachineId, TokenId};

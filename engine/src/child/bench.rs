@@ -80,6 +80,14 @@ fn point(
         cpu_only,
         phantoms: false,
         no_alloc: false,
+        kv_unified: false,
+        flash_attention: 1,
+        expert_layers_on_host: 0,
+        total_context: 0,
+        all_outputs: false,
+        fit: false,
+        fit_min_context: 0,
+        fit_margin: 0,
     };
     let mut model = ffi::Model::open(&file.0, &settings, |_| true)?;
     // First touch of weights and buffers is slower.

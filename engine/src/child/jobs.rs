@@ -26,8 +26,10 @@ pub fn check_header(path: &Path) -> Result<GgufHeader, String> {
 }
 
 /// The shim's settings, the same for sizing and loading.
-pub fn settings_of(settings: &wire::Settings, threads: u32, phantoms: bool, no_alloc: bool) -> ffi::Settings {
+pub fn settings_of(settings: &wire::Settings, threads: u32, dry_run: Option<DryRun>) -> ffi::Settings {
     let gpu_layers = settings.gpu_layers;
+    let no_alloc = dry_run.is_some();
+    let DryRun { phantoms, options } = dry_run.unwrap_or_default();
     ffi::Settings {
         context: settings.context,
         parallel: settings.parallel,
@@ -40,7 +42,24 @@ pub fn settings_of(settings: &wire::Settings, threads: u32, phantoms: bool, no_a
         cpu_only: gpu_layers == Some(0) || (no_alloc && !phantoms),
         phantoms: phantoms && gpu_layers != Some(0),
         no_alloc,
+        kv_unified: settings.kv_unified,
+        flash_attention: settings.flash_attention,
+        expert_layers_on_host: settings.expert_layers_on_host,
+        total_context: options.total_context.unwrap_or(0),
+        all_outputs: options.all_outputs,
+        fit: options.fit,
+        fit_min_context: options.fit_min_context,
+        fit_margin: options.fit_margin,
     }
+}
+
+/// What makes a load a dry run: nothing is allocated.
+#[derive(Clone, Copy, Default)]
+pub struct DryRun {
+    /// On the registered phantoms, and on no other GPU.
+    pub phantoms: bool,
+    /// What only a dry run may ask for.
+    pub options: wire::SizeOptions,
 }
 
 pub fn memory_of(model: &ffi::Model) -> wire::Memory {
@@ -72,13 +91,24 @@ pub fn size(request: &wire::Size) -> Result<Reply, String> {
     let phantoms: Vec<ffi::Phantom> = request
         .phantoms
         .iter()
-        .map(|p| ffi::Phantom { name: p.name.clone(), backend: p.backend, total: p.total, free: p.free })
+        .map(|p| ffi::Phantom {
+            name: p.name.clone(),
+            backend: p.backend,
+            total: p.total,
+            free: p.free,
+            capability: p.capability,
+            integrated: p.integrated,
+        })
         .collect();
     if !phantoms.is_empty() {
         ffi::register_phantoms(&phantoms)?;
     }
     let settings = request.settings.as_ref().ok_or("a size request without settings")?;
-    let settings = settings_of(settings, 0, !phantoms.is_empty(), true);
+    let settings = settings_of(
+        settings,
+        0,
+        Some(DryRun { phantoms: !phantoms.is_empty(), options: request.options.unwrap_or_default() }),
+    );
     let model = ffi::Model::open(&path, &settings, |_| true)?;
     let facts = model.facts();
     Ok(Reply::Sized(wire::Sized {
@@ -87,6 +117,14 @@ pub fn size(request: &wire::Size) -> Result<Reply, String> {
         gpu_layers: facts.gpu_layers,
         context_train: facts.context_train,
         experts: facts.experts,
+        total_layers: facts.total_layers,
+        context: facts.context,
+        expert_layers_on_host: facts.expert_layers_on_host,
+        split: facts.split[..phantoms.len().min(facts.split.len())]
+            .iter()
+            .copied()
+            .filter(|_| facts.split.iter().any(|share| *share > 0.0))
+            .collect(),
     }))
 }
 

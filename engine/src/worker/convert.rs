@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use muster_proto::{Bytes, Device, DeviceKind, DeviceMemory, EngineSettings, MemoryNeed};
+use muster_proto::{Bytes, ContextTokens, Device, DeviceKind, DeviceMemory, EngineSettings, MemoryNeed};
 
 use super::{
-    ChatRequest, FinishReason, GenerationEvent, PhantomBackend, PhantomDevice, ResponseFormat, ToolCallDelta,
-    ToolChoice,
+    ChatRequest, FinishReason, GenerationEvent, Outputs, PhantomBackend, PhantomDevice, Placement, ResponseFormat,
+    SizeOptions, ToolCallDelta, ToolChoice,
 };
 use crate::wire;
 
@@ -19,7 +19,17 @@ pub(super) fn path(path: &Path) -> Vec<u8> {
 }
 
 pub(super) fn settings(settings: &EngineSettings) -> wire::Settings {
-    let EngineSettings { context, parallel, batch, ubatch, kv_type, gpu_layers } = settings;
+    let EngineSettings {
+        context,
+        parallel,
+        batch,
+        ubatch,
+        kv_type,
+        gpu_layers,
+        kv_unified,
+        flash_attention,
+        expert_layers_on_host,
+    } = settings;
     wire::Settings {
         context: context.get(),
         parallel: *parallel,
@@ -27,6 +37,9 @@ pub(super) fn settings(settings: &EngineSettings) -> wire::Settings {
         ubatch: *ubatch,
         kv_type: kv_type.number(),
         gpu_layers: *gpu_layers,
+        kv_unified: *kv_unified,
+        flash_attention: flash_attention.number(),
+        expert_layers_on_host: *expert_layers_on_host,
     }
 }
 
@@ -37,9 +50,27 @@ pub(super) fn phantom(device: &PhantomDevice) -> wire::Phantom {
             PhantomBackend::Cuda => 0,
             PhantomBackend::Vulkan => 1,
             PhantomBackend::Metal => 2,
+            PhantomBackend::Rocm => 3,
         },
         total: device.total.get(),
         free: device.free.get(),
+        integrated: device.integrated,
+        capability: device.capability.unwrap_or(0),
+    }
+}
+
+pub(super) fn size_options(options: &SizeOptions) -> wire::SizeOptions {
+    let SizeOptions { total_context, outputs, placement } = options;
+    let (fit, fit_min_context, fit_margin) = match placement {
+        Placement::AsSet => (false, 0, 0),
+        Placement::Fit { min_context, margin } => (true, min_context.get(), margin.get()),
+    };
+    wire::SizeOptions {
+        total_context: total_context.map(ContextTokens::get),
+        all_outputs: *outputs == Outputs::MicroBatch,
+        fit,
+        fit_min_context,
+        fit_margin,
     }
 }
 

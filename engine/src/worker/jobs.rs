@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use muster_proto::{BenchModel, BenchPoint, Bytes, Device, EngineSettings, MemoryNeed, Spread};
+use muster_proto::{BenchModel, BenchPoint, Bytes, ContextTokens, Device, EngineSettings, MemoryNeed, Spread};
 use tokio::time::timeout;
 
 use super::process::Process;
@@ -20,6 +20,45 @@ pub struct SizeRequest {
     pub settings: EngineSettings,
     /// GPUs to imagine, in llama.cpp's order; none means on the CPU alone.
     pub devices: Vec<PhantomDevice>,
+    /// What only a dry run may ask for; the default is what a worker then loads.
+    pub options: SizeOptions,
+}
+
+/// What a dry run may ask for beyond what Muster's own workers load.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SizeOptions {
+    /// Context over all sequences (llama.cpp's `n_ctx`); `None` takes that of the settings, times `parallel`. 0 together
+    /// with [`Placement::Fit`] takes what the model was trained with, or as much of it as fits.
+    pub total_context: Option<ContextTokens>,
+    /// For how many tokens of a micro-batch logits are reserved.
+    pub outputs: Outputs,
+    /// Who decides what goes where.
+    pub placement: Placement,
+}
+
+/// For how many tokens of a micro-batch the compute buffer holds logits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outputs {
+    /// One for each sequence: all that answering takes, and what Muster's workers load with.
+    #[default]
+    PerSequence,
+    /// For all: what llama.cpp's own programs reserve.
+    MicroBatch,
+}
+
+/// Who decides what goes where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// The settings: `gpu_layers` and `expert_layers_on_host`.
+    #[default]
+    AsSet,
+    /// llama.cpp's own fit, over all devices, with experts kept on the host where that helps.
+    Fit {
+        /// A context that may shrink does not become smaller than this.
+        min_context: ContextTokens,
+        /// To leave free on each device.
+        margin: Bytes,
+    },
 }
 
 /// A GPU that exists only in a worker's sizing: it reports memory and never computes.
@@ -37,17 +76,38 @@ pub struct PhantomDevice {
     pub total: Bytes,
     /// What is free.
     pub free: Bytes,
+    /// Whether it shares main memory.
+    pub integrated: bool,
+    /// Its generation, where the backend's rules depend on it: CUDA's compute capability times 10 (`890`), ROCm's gfx
+    /// number read as hexadecimal (`0x1100`), Metal's Apple GPU family (`9`). `None` takes a common one.
+    pub capability: Option<u32>,
+}
+
+impl PhantomDevice {
+    /// A discrete GPU (an integrated one with Metal) of a common generation, all of whose memory is free.
+    pub fn new(name: impl Into<String>, backend: PhantomBackend, memory: Bytes) -> Self {
+        Self {
+            name: name.into(),
+            backend,
+            total: memory,
+            free: memory,
+            integrated: backend == PhantomBackend::Metal,
+            capability: None,
+        }
+    }
 }
 
 /// Whose buffers a phantom device imitates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PhantomBackend {
-    /// CUDA and ROCm: rows of quantized weights padded to the next 512 columns.
+    /// CUDA: rows of quantized weights padded to the next 512 columns.
     Cuda,
     /// Vulkan: no padding.
     Vulkan,
     /// Metal: no padding, memory shared with the host.
     Metal,
+    /// ROCm: CUDA's code, compiled for AMD.
+    Rocm,
 }
 
 /// What llama.cpp's dry run says.
@@ -63,6 +123,14 @@ pub struct Sized {
     pub context_train: u32,
     /// Experts, 0 for a dense model.
     pub experts: u32,
+    /// Layers, where the output counts as one.
+    pub total_layers: u32,
+    /// Context over all sequences, as llama.cpp rounded or fitted it.
+    pub context: ContextTokens,
+    /// Layers, from the first, whose experts stay in main memory.
+    pub expert_layers_on_host: u32,
+    /// Share of the layers on each device, where it was decided for several; else empty.
+    pub split: Vec<f32>,
 }
 
 /// A file to quantize.
@@ -122,6 +190,7 @@ pub async fn size(command: &WorkerCommand, request: SizeRequest) -> Result<Sized
         path: convert::path(&request.path),
         settings: Some(convert::settings(&request.settings)),
         phantoms: request.devices.iter().map(convert::phantom).collect(),
+        options: Some(convert::size_options(&request.options)),
     };
     once(command, Request::Size(request), |reply| match reply {
         Reply::Sized(sized) => Step::Done(Sized {
@@ -130,6 +199,10 @@ pub async fn size(command: &WorkerCommand, request: SizeRequest) -> Result<Sized
             gpu_layers: sized.gpu_layers,
             context_train: sized.context_train,
             experts: sized.experts,
+            total_layers: sized.total_layers,
+            context: ContextTokens::new(sized.context),
+            expert_layers_on_host: sized.expert_layers_on_host,
+            split: sized.split,
         }),
         _ => Step::Unexpected,
     })

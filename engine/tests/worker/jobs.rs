@@ -5,8 +5,8 @@ use std::time::Duration;
 use muster_engine::gguf::GgufHeader;
 use muster_engine::random_model::{RandomModelSpec, write_random_model};
 use muster_engine::worker::{
-    BenchRequest, PhantomBackend, PhantomDevice, QuantizeRequest, SizeRequest, WorkerError, bench, devices, quantize,
-    size,
+    BenchRequest, PhantomBackend, PhantomDevice, QuantizeRequest, SizeOptions, SizeRequest, WorkerError, bench,
+    devices, quantize, size,
 };
 use muster_proto::{Bytes, DeviceKind, KvType};
 
@@ -31,7 +31,12 @@ async fn an_estimate_is_what_loading_takes_byte_for_byte() {
         for (context, parallel, kv_type) in [(512, 1, KvType::F16), (1024, 2, KvType::F16), (1024, 4, KvType::Q8_0)] {
             let mut settings = settings(context, parallel);
             settings.kv_type = kv_type;
-            let request = SizeRequest { path: path.clone(), settings: settings.clone(), devices: Vec::new() };
+            let request = SizeRequest {
+                path: path.clone(),
+                settings: settings.clone(),
+                devices: Vec::new(),
+                options: SizeOptions::default(),
+            };
             let sized = within(size(&command(), request)).await.unwrap();
             let (generator, loaded) = started(path, settings.clone()).await;
             assert_eq!(sized.need, loaded.memory, "{} {settings:?}", path.display());
@@ -46,16 +51,11 @@ async fn an_estimate_is_what_loading_takes_byte_for_byte() {
 #[tokio::test]
 async fn phantom_gpus_take_what_the_cpu_took() {
     let (_folder, path) = bundled();
-    let gpu = |name: &str| PhantomDevice {
-        name: name.into(),
-        backend: PhantomBackend::Cuda,
-        total: Bytes::from_gib(8),
-        free: Bytes::from_gib(8),
-    };
+    let gpu = |name: &str| PhantomDevice::new(name, PhantomBackend::Cuda, Bytes::from_gib(8));
     let on = |devices: Vec<PhantomDevice>, gpu_layers| {
         let mut settings = settings(1024, 1);
         settings.gpu_layers = gpu_layers;
-        let request = SizeRequest { path: path.clone(), settings, devices };
+        let request = SizeRequest { path: path.clone(), settings, devices, options: SizeOptions::default() };
         async { within(size(&command(), request)).await.unwrap() }
     };
     let cpu = on(vec![], None).await;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use muster_engine::bundled::MUSTER_TINY_F16;
 use muster_engine::gguf::{GgufHeader, GgufWriter, TensorPlan, TensorType};
-use muster_engine::worker::{Generator, LoadRequest, SizeRequest, WorkerError, size};
+use muster_engine::worker::{Generator, LoadRequest, SizeOptions, SizeRequest, WorkerError, size};
 
 use crate::{command, settings, within};
 
@@ -164,7 +164,12 @@ fn a_sparse_file_of_forty_gibibytes_is_read_in_no_time() {
 }
 
 async fn both_refuse(path: &Path) -> String {
-    let request = SizeRequest { path: path.to_owned(), settings: settings(256, 1), devices: Vec::new() };
+    let request = SizeRequest {
+        path: path.to_owned(),
+        settings: settings(256, 1),
+        devices: Vec::new(),
+        options: SizeOptions::default(),
+    };
     let sized = within(size(&command(), request)).await.unwrap_err();
     let request = LoadRequest { path: path.to_owned(), settings: settings(256, 1), threads: None };
     let loaded = within(Generator::start(&command(), request, |_| {})).await.unwrap_err();
@@ -205,7 +210,12 @@ async fn whatever_a_byte_is_changed_to_this_process_lives() {
         let mut bytes = MUSTER_TINY_F16.to_vec();
         bytes[position] ^= value;
         std::fs::write(&path, &bytes).unwrap();
-        let request = SizeRequest { path: path.clone(), settings: settings(256, 1), devices: Vec::new() };
+        let request = SizeRequest {
+            path: path.clone(),
+            settings: settings(256, 1),
+            devices: Vec::new(),
+            options: SizeOptions::default(),
+        };
         match within(size(&command(), request)).await {
             Ok(_) | Err(WorkerError::Refused { .. } | WorkerError::Died { .. }) => {}
             Err(other) => panic!("byte {position}: {other:?}"),

@@ -4,7 +4,8 @@ use bytes::Bytes as RawBytes;
 
 use super::error::{ConversionError, from_reference, identity, list, optional_tokens_rate, required, text};
 use crate::{
-    Bytes, ContextTokens, DesiredAssignment, DesiredState, EngineSettings, KvType, Prediction, TokensPerSecond, wire,
+    Bytes, ContextTokens, DesiredAssignment, DesiredState, EngineSettings, FlashAttention, KvType, Prediction,
+    TokensPerSecond, wire,
 };
 
 impl From<DesiredState> for wire::DesiredState {
@@ -57,15 +58,45 @@ impl TryFrom<wire::DesiredAssignment> for DesiredAssignment {
 
 impl From<EngineSettings> for wire::EngineSettings {
     fn from(value: EngineSettings) -> Self {
-        let EngineSettings { context, parallel, batch, ubatch, kv_type, gpu_layers } = value;
-        Self { context: context.get(), parallel, batch, ubatch, kv_type: kv_type.number(), gpu_layers }
+        let EngineSettings {
+            context,
+            parallel,
+            batch,
+            ubatch,
+            kv_type,
+            gpu_layers,
+            kv_unified,
+            flash_attention,
+            expert_layers_on_host,
+        } = value;
+        Self {
+            context: context.get(),
+            parallel,
+            batch,
+            ubatch,
+            kv_type: kv_type.number(),
+            gpu_layers,
+            kv_unified,
+            flash_attention: flash_attention.number(),
+            expert_layers_on_host,
+        }
     }
 }
 
 impl TryFrom<wire::EngineSettings> for EngineSettings {
     type Error = ConversionError;
     fn try_from(message: wire::EngineSettings) -> Result<Self, ConversionError> {
-        let wire::EngineSettings { context, parallel, batch, ubatch, kv_type, gpu_layers } = message;
+        let wire::EngineSettings {
+            context,
+            parallel,
+            batch,
+            ubatch,
+            kv_type,
+            gpu_layers,
+            kv_unified,
+            flash_attention,
+            expert_layers_on_host,
+        } = message;
         Ok(Self {
             context: ContextTokens::new(context),
             parallel,
@@ -73,6 +104,13 @@ impl TryFrom<wire::EngineSettings> for EngineSettings {
             ubatch,
             kv_type: KvType::from_number(kv_type),
             gpu_layers,
+            kv_unified,
+            // A controller that knows nothing of it leaves it to llama.cpp.
+            flash_attention: match flash_attention {
+                0 => FlashAttention::Auto,
+                number => FlashAttention::from_number(number),
+            },
+            expert_layers_on_host,
         })
     }
 }

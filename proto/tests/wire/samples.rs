@@ -7,10 +7,10 @@ use bytes::Bytes as RawBytes;
 use muster_proto::{
     AdminRecord, Artifact, ArtifactSource, AssignmentId, AuditEvent, BenchModel, BenchPoint, Benchmark, Bytes,
     BytesPerSecond, CaFingerprint, Candidate, ContextTokens, ControllerStatus, Cpu, Deployment, DeploymentState,
-    DesiredAssignment, DesiredState, Device, DeviceKind, DeviceMemory, Disk, EngineSettings, EnrolmentState, Inventory,
-    KvType, Machine, MachineId, MachinePlan, Measured, Memory, MemoryNeed, Model, ModelDigest, Observed, Os, Plan,
-    PolicyRecord, Prediction, ProbeFailure, Rejection, RejectionReason, Spread, Timestamp, TokenId, TokenRecord,
-    TokensPerSecond, Transfer, wire,
+    DesiredAssignment, DesiredState, Device, DeviceKind, DeviceMemory, Disk, EngineSettings, EnrolmentState,
+    FlashAttention, Inventory, KvType, Machine, MachineId, MachinePlan, Measured, Memory, MemoryNeed, Model,
+    ModelDigest, Observed, Os, Plan, PolicyRecord, Prediction, ProbeFailure, Rejection, RejectionReason, Spread,
+    Timestamp, TokenId, TokenRecord, TokensPerSecond, Transfer, wire,
 };
 
 pub fn moment(second: i64) -> Timestamp {
@@ -128,6 +128,9 @@ pub fn assignment() -> DesiredAssignment {
             ubatch: 512,
             kv_type: KvType::Q8_0,
             gpu_layers: Some(33),
+            kv_unified: true,
+            flash_attention: FlashAttention::On,
+            expert_layers_on_host: 3,
         },
         prediction: Prediction { memory: need(), prefill: Some(speed(900.0)), decode: Some(speed(41.5)) },
     }
