@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use super::GgufError;
 
-/// Longest header; those of the largest vocabularies have some ten megabytes.
-const LONGEST_HEADER: u64 = 256 << 20;
+/// Longest header; those of the largest vocabularies have some twenty megabytes.
+pub(super) const LONGEST_HEADER: u64 = 128 << 20;
+/// How much is read at once.
+const STEP: usize = 1 << 18;
 
 pub(super) struct Cursor<R> {
     reader: BufReader<R>,
@@ -19,7 +21,7 @@ pub(super) struct Cursor<R> {
 
 impl<R: Read + Seek> Cursor<R> {
     pub fn new(reader: R, path: PathBuf, end: u64) -> Self {
-        Self { reader: BufReader::with_capacity(1 << 18, reader), path, offset: 0, end }
+        Self { reader: BufReader::with_capacity(STEP, reader), path, offset: 0, end }
     }
 
     pub const fn offset(&self) -> u64 {
@@ -60,6 +62,16 @@ impl<R: Read + Seek> Cursor<R> {
         Ok(bytes)
     }
 
+    /// The first bytes, as many as there are up to `most`, without moving on.
+    pub fn peek(&mut self, most: u64) -> Result<Vec<u8>, GgufError> {
+        let start = self.offset;
+        let bytes = self.vec(self.end.saturating_sub(start).min(most), "the start of the file")?;
+        let step = i64::try_from(bytes.len()).map_err(|_| self.truncated("the start of the file"))?;
+        self.reader.seek_relative(-step).map_err(|error| self.io(error))?;
+        self.offset = start;
+        Ok(bytes)
+    }
+
     pub fn u32(&mut self, what: &str) -> Result<u32, GgufError> {
         self.bytes(what).map(u32::from_le_bytes)
     }
@@ -79,11 +91,19 @@ impl<R: Read + Seek> Cursor<R> {
     }
 
     pub fn vec(&mut self, length: u64, what: &str) -> Result<Vec<u8>, GgufError> {
-        self.check(length, what)?;
-        let mut bytes = vec![0; usize::try_from(length).map_err(|_| self.truncated(what))?];
-        self.reader.read_exact(&mut bytes).map_err(|error| self.io(error))?;
-        self.offset += length;
+        let mut bytes = Vec::new();
+        self.fill(&mut bytes, length, what)?;
         Ok(bytes)
+    }
+
+    /// Like [`vec`](Self::vec), into a buffer that is used again.
+    pub fn fill(&mut self, bytes: &mut Vec<u8>, length: u64, what: &str) -> Result<(), GgufError> {
+        self.check(length, what)?;
+        bytes.clear();
+        bytes.resize(usize::try_from(length).map_err(|_| self.truncated(what))?, 0);
+        self.reader.read_exact(bytes).map_err(|error| self.io(error))?;
+        self.offset += length;
+        Ok(())
     }
 
     pub fn skip(&mut self, length: u64, what: &str) -> Result<(), GgufError> {
