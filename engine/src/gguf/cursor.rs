@@ -1,7 +1,7 @@
 //! [`Cursor`]: reads little-endian numbers and texts, knows where it is, and never asks for more memory than the file has
 //! bytes.
 
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufRead as _, BufReader, Read, Seek};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -103,6 +103,52 @@ impl<R: Read + Seek> Cursor<R> {
         bytes.resize(usize::try_from(length).map_err(|_| self.truncated(what))?, 0);
         self.reader.read_exact(bytes).map_err(|error| self.io(error))?;
         self.offset += length;
+        Ok(())
+    }
+
+    /// `count` texts of at most `longest` bytes, each with its length before it; `take` gets where each starts, and it.
+    pub fn texts(
+        &mut self,
+        count: u64,
+        longest: u64,
+        (what, length_what): (&str, &str),
+        mut take: impl FnMut(u64, &[u8]) -> Result<(), GgufError>,
+    ) -> Result<(), GgufError> {
+        let mut slow = Vec::new();
+        let mut left = count;
+        while left > 0 {
+            // All that are whole in the buffer, without a call for each: there are half a million.
+            let buffered = self.reader.buffer();
+            let inside = usize::try_from(self.end.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+            let mut rest = &buffered[..buffered.len().min(inside)];
+            let whole = rest.len();
+            while left > 0 {
+                let Some((length, after)) = rest.split_first_chunk::<8>() else { break };
+                let length = u64::from_le_bytes(*length);
+                if length > longest {
+                    break;
+                }
+                let Some((text, after)) = usize::try_from(length).ok().and_then(|at| after.split_at_checked(at)) else {
+                    break;
+                };
+                take(self.offset + (whole - rest.len()) as u64, text)?;
+                rest = after;
+                left -= 1;
+            }
+            let used = whole - rest.len();
+            self.check(used as u64, what)?;
+            self.reader.consume(used);
+            self.offset += used as u64;
+            if left == 0 {
+                break;
+            }
+            // One that reaches over the buffer's end, or is wrong.
+            let offset = self.offset;
+            let length = self.count(longest, length_what)?;
+            self.fill(&mut slow, length, what)?;
+            take(offset, &slow)?;
+            left -= 1;
+        }
         Ok(())
     }
 

@@ -26,6 +26,8 @@ const LONGEST_KEY: u64 = (1 << 16) - 1;
 const LONGEST_NAME: u64 = 63;
 /// Longest text.
 const LONGEST_TEXT: u64 = 16 << 20;
+/// Longest text in an array.
+const LONGEST_ELEMENT: u64 = 1 << 20;
 /// Longest text that is kept.
 const LONGEST_KEPT: u64 = 16 << 10;
 /// Most that is kept of all keys and texts together.
@@ -33,7 +35,7 @@ const MOST_KEPT: u64 = 16 << 20;
 /// Most elements of an array.
 const MOST_ELEMENTS: u64 = 1 << 24;
 /// Most texts in all arrays together; the largest vocabularies and their merges have some 800,000.
-const MOST_TEXTS: u64 = 1 << 21;
+const MOST_TEXTS: u64 = 3 << 19;
 /// Dimensions of a tensor: ggml's `GGML_MAX_DIMS`.
 const MOST_DIMENSIONS: u32 = 4;
 /// Most parts of a model in several files.
@@ -262,25 +264,19 @@ impl<R: Read + Seek> Parser<R> {
     fn texts_of(&mut self, key: &str, length: u64, what: &str) -> Result<(), GgufError> {
         let name = format!("the length of a text in {}", quote(key));
         if key != TOKENS {
-            for _ in 0..length {
-                let length = self.cursor.count(LONGEST_TEXT, &name)?;
-                self.cursor.skip(length, what)?;
-            }
-            return Ok(());
+            return self.cursor.texts(length, LONGEST_ELEMENT, (what, &name), |_, _| Ok(()));
         }
-        let (mut token, mut total) = (Vec::new(), 0);
-        for _ in 0..length {
-            let offset = self.cursor.offset();
-            let length = self.cursor.count(LONGEST_TOKEN, &name)?;
-            total += length;
+        let Self { cursor, vocabulary, .. } = self;
+        let mut total = 0;
+        cursor.texts(length, LONGEST_TOKEN, (what, &name), |offset, token| {
+            total += token.len() as u64;
             if total > MOST_TOKEN_BYTES {
                 let what = format!("the length of all texts in {}", quote(key));
                 return Err(GgufError::TooMany { what, offset, found: total, most: MOST_TOKEN_BYTES });
             }
-            self.cursor.fill(&mut token, length, what)?;
-            self.vocabulary.push(&token);
-        }
-        Ok(())
+            vocabulary.push(token);
+            Ok(())
+        })
     }
 
     fn tensor(&mut self, index: u64) -> Result<Tensor, GgufError> {

@@ -11,7 +11,7 @@ use super::value::kind;
 use super::{GgufError, Tensor, Value};
 
 /// Most tokens of a vocabulary; the largest have some 260,000.
-pub(super) const MOST_TOKENS: u64 = 1 << 20;
+pub(super) const MOST_TOKENS: u64 = 1 << 19;
 /// Longest token; the longest are some hundred spaces.
 pub(super) const LONGEST_TOKEN: u64 = 1 << 16;
 /// Most bytes of all tokens; the largest vocabularies have some three megabytes.
@@ -56,8 +56,9 @@ pub(super) fn is_template(key: &str) -> bool {
 /// Fingerprints of the tokens as they are read.
 #[derive(Default)]
 pub(super) struct Vocabulary {
-    keys: (RandomState, RandomState),
-    prints: Vec<[u64; 2]>,
+    key: RandomState,
+    /// Of each token a keyed hash, for which nobody can make collisions, and a plain one, for those that happen.
+    prints: Vec<(u64, u64)>,
     has_newline: bool,
 }
 
@@ -65,12 +66,24 @@ impl Vocabulary {
     /// Takes the next token.
     pub fn push(&mut self, token: &[u8]) {
         // llama.cpp reads it as a C string, and names an empty one by its index.
-        let token = token.split(|byte| *byte == 0).next().unwrap_or_default();
-        let named = format!("[EMPTY_{}]", self.prints.len());
-        let token = if token.is_empty() { named.as_bytes() } else { token };
+        let end = token.iter().position(|byte| *byte == 0).unwrap_or(token.len());
+        if end == 0 {
+            let name = format!("[EMPTY_{}]", self.prints.len());
+            self.prints.push(self.print(name.as_bytes()));
+            return;
+        }
+        let token = &token[..end];
         // What an RWKV vocabulary calls a new line.
         self.has_newline |= matches!(token, b"\n" | b"\\n" | b"\\x0a" | b"\\x0A");
-        self.prints.push([self.keys.0.hash_one(token), self.keys.1.hash_one(token)]);
+        self.prints.push(self.print(token));
+    }
+
+    /// The keyed hash is `SipHash`, the plain one FNV-1a.
+    fn print(&self, token: &[u8]) -> (u64, u64) {
+        let plain = token.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        (self.key.hash_one(token), plain)
     }
 
     fn len(&self) -> u64 {
@@ -79,11 +92,13 @@ impl Vocabulary {
 
     /// Two tokens that are the same.
     fn twins(&self) -> Option<(usize, usize)> {
-        let mut sorted = self.prints.clone();
+        let mut sorted: Vec<u64> = self.prints.iter().map(|(keyed, _)| *keyed).collect();
         sorted.sort_unstable();
-        let twin = sorted.windows(2).find(|pair| pair[0] == pair[1])?[0];
-        let mut places = self.prints.iter().enumerate().filter(|(_, print)| **print == twin).map(|(place, _)| place);
-        places.next().zip(places.next())
+        sorted.windows(2).filter(|pair| pair[0] == pair[1]).find_map(|pair| {
+            let mut places = self.prints.iter().enumerate().filter(|(_, print)| print.0 == pair[0]);
+            let (first, print) = places.next()?;
+            places.find(|(_, other)| *other == print).map(|(second, _)| (first, second))
+        })
     }
 }
 
