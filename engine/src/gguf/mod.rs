@@ -10,6 +10,7 @@
 //!
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
+mod asserted;
 mod cursor;
 mod error;
 mod files;

@@ -6,7 +6,7 @@
 use super::metadata::Metadata;
 use super::tokenizer::MOST_TOKENS;
 use super::value::kind;
-use super::{GgufError, Value};
+use super::{GgufError, Value, asserted};
 
 /// llama.cpp's `LLAMA_MAX_LAYERS`.
 const MOST_LAYERS: u64 = 512;
@@ -125,7 +125,7 @@ pub(super) fn check(metadata: &Metadata, architecture: &str) -> Result<(), GgufE
     if INTERLEAVED.contains(&architecture) {
         metadata.u32(&key("interleave_moe_layer_step"), 1, MOST_LAYERS)?;
     }
-    Ok(())
+    asserted::check(metadata, architecture)
 }
 
 fn check_heads(metadata: &Metadata, architecture: &str) -> Result<(), GgufError> {
@@ -156,9 +156,8 @@ fn check_experts(metadata: &Metadata, architecture: &str) -> Result<(), GgufErro
     let groups_used_key = key("expert_group_used_count");
     let groups_used = metadata.u32(&groups_used_key, 0, MOST_EXPERTS)?.unwrap_or(0);
     // llama.cpp takes one expert for none in these.
-    if matches!(architecture, "hunyuan-dense" | "hunyuan_vl") && experts <= 1 {
-        return Ok(());
-    }
+    let none = matches!(architecture, "hunyuan-dense" | "hunyuan_vl") && experts <= 1;
+    let (experts, used) = if none { (0, 0) } else { (experts, used) };
     if used > experts {
         return Err(metadata.fail(&used_key, format!("it is {used}, more than the {experts} experts")));
     }
