@@ -108,7 +108,11 @@ pub(super) fn check(metadata: &Metadata, architecture: &str) -> Result<(), GgufE
             metadata.fail(&key("expert_used_count"), "no expert is used, and experts have no width of their own")
         );
     }
-    if architecture == "jamba"
+    if architecture.starts_with("qwen3") || matches!(architecture, "qwen4exp" | "minimax-01") {
+        // Layers are counted by it: the remainder of a division.
+        metadata.u32(&key("full_attention_interval"), 1, u64::from(u32::MAX))?;
+    }
+    if matches!(architecture, "granitehybrid" | "jamba")
         && let (Some(inner), Some(width)) = (number("ssm.inner_size")?, number("embedding_length")?)
         && inner != 2 * width
     {
@@ -130,7 +134,8 @@ pub(super) fn check(metadata: &Metadata, architecture: &str) -> Result<(), GgufE
         let detail = format!("it is {rotated}, and must be the heads' {keys} in this architecture");
         return Err(metadata.fail(&key("rope.dimension_count"), detail));
     }
-    let keys = number("attention.key_length_mla")?.filter(|keys| *keys > 0).unwrap_or(keys);
+    let mla = number("attention.key_length_mla")?.zip(number("attention.value_length_mla")?);
+    let keys = mla.filter(|(keys, values)| *keys > 0 && *values > 0).map_or(keys, |(keys, _)| keys);
     if SPLIT_HEADS.contains(&architecture) && rotated >= keys {
         let detail = format!("it is {rotated}, and must be less than the heads' {keys} in this architecture");
         return Err(metadata.fail(&key("rope.dimension_count"), detail));

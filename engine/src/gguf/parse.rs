@@ -41,6 +41,9 @@ const MOST_DIMENSIONS: u32 = 4;
 /// Most parts of a model in several files.
 pub(super) const MOST_PARTS: u64 = 1 << 10;
 
+/// The elements of an array of whole numbers, where they are kept.
+type Integers = Option<Box<[i64]>>;
+
 /// What is read piece by piece, and how much of it there was.
 struct Parser<R> {
     cursor: Cursor<R>,
@@ -224,7 +227,7 @@ impl<R: Read + Seek> Parser<R> {
         })
     }
 
-    fn array(&mut self, key: &str, offset: u64, what: &str) -> Result<(Value, Option<Box<[i64]>>), GgufError> {
+    fn array(&mut self, key: &str, offset: u64, what: &str) -> Result<(Value, Integers), GgufError> {
         let fail = |detail: String| GgufError::Metadata { key: short(key), offset, detail };
         let element = self.cursor.u32(&format!("the element type of {}", quote(key)))?;
         let most = if key == TOKENS { MOST_TOKENS } else { MOST_ELEMENTS };

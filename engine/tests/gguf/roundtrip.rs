@@ -79,7 +79,7 @@ proptest! {
                 (Entry::Text(text), Value::Text(found)) => prop_assert_eq!(text, found),
                 (Entry::U32(number), Value::Unsigned(found)) => prop_assert_eq!(u64::from(*number), *found),
                 (Entry::F32(number), Value::Float(found)) => {
-                    prop_assert!(f64::from(*number) == *found || number.is_nan() && found.is_nan());
+                    prop_assert!(f64::from(*number).to_bits() == found.to_bits() || number.is_nan() && found.is_nan());
                 }
                 (Entry::Bool(value), Value::Bool(found)) => prop_assert_eq!(value, found),
                 (Entry::Texts(texts), Value::Array { element: 8, length }) => {

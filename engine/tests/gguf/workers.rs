@@ -147,7 +147,7 @@ async fn odd_shapes_of_every_architecture_kill_no_worker() {
     let mut inputs = Vec::new();
     for architecture in ARCHITECTURES {
         // The gate refuses most of such numbers.
-        let passes = (0..200).map(|_| as_architecture(architecture, &mut random).bytes());
+        let passes = (0..3000).map(|_| as_architecture(architecture, &mut random).bytes());
         let passes: Vec<Vec<u8>> = passes.filter(|bytes| fuzz_one(bytes).is_ok()).take(2).collect();
         assert!(!passes.is_empty(), "{architecture}");
         inputs.extend(passes);
