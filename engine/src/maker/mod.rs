@@ -9,6 +9,7 @@ mod metadata;
 mod noise;
 mod quantization;
 mod shape;
+mod small;
 mod spec;
 mod tensors;
 mod tokenizer;
