@@ -34,7 +34,8 @@ impl ModelSpec {
             n_swa: from.n_swa.map(|window| window.min(256)),
             swa_pattern: from.swa_pattern.as_ref().map(|_| (1..=LAYERS).map(|layer| !layer.is_multiple_of(3)).collect()),
             head_dim_k_swa: some(from.head_dim_k_swa, HEAD),
-            n_kv_shared: some(from.n_kv_shared, 2),
+            // The last layers before them are one with a window and one that sees everything.
+            n_kv_shared: some(from.n_kv_shared, LAYERS / 2),
             n_embd_per_layer: from.n_embd_per_layer.map(|width| if width == 0 { 0 } else { 256 }),
             n_expert: some(from.n_expert, 8),
             n_expert_used: some(from.n_expert_used, 2),

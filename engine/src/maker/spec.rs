@@ -33,6 +33,10 @@ pub struct ModelSpec {
     /// stands for anything, to ggml's name of a type. Later patterns win.
     #[serde(default)]
     pub types: BTreeMap<String, String>,
+    /// Types are chosen as with an importance matrix: some quantizations (`IQ4_XS`, `IQ4_NL`, `Q4_0`, `Q5_0`) then spend
+    /// fewer bits on the first layers. Quantizations that llama.cpp makes only with one are always chosen so.
+    #[serde(default)]
+    pub importance: bool,
 }
 
 /// Why facts make no model.
@@ -67,6 +71,7 @@ impl From<&ReferenceModel> for ModelSpec {
             shape: model.shape.clone(),
             output: if tied { OutputMatrix::Tied } else { OutputMatrix::Separate },
             types: BTreeMap::new(),
+            importance: false,
         }
     }
 }
@@ -190,6 +195,7 @@ impl ModelSpec {
             shape,
             output: if tied { OutputMatrix::Tied } else { OutputMatrix::Separate },
             types: BTreeMap::new(),
+            importance: false,
         })
     }
 
