@@ -9,10 +9,14 @@
 
 pub mod bundled;
 mod child;
+mod divergence;
 mod ffi;
 mod frame;
 pub mod gguf;
 pub mod host;
+mod imatrix;
+pub mod quality_text;
+pub mod quantizations;
 pub mod random_model;
 pub mod speed;
 mod wire;

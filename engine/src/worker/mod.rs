@@ -3,7 +3,7 @@
 //! Owns: starting a worker, talking to it over its pipes, deadlines, and what is known when it dies. A malformed file, an
 //! abort or an out-of-memory ends a worker, never this process. It does not know what a worker does inside.
 //!
-//! Entry points: the one-shot jobs [`devices`], [`size`], [`quantize`], [`bench`], each a child of its own that is killed
+//! Entry points: the one-shot jobs [`devices`], [`size`], [`quantize`], [`quality`], [`bench`], each a child of its own that is killed
 //! when the future is dropped; and [`Generator`], a long-lived child that holds a model and answers.
 
 mod chat;
@@ -14,6 +14,8 @@ mod generator;
 mod jobs;
 mod log;
 mod process;
+mod quality;
+mod quantize;
 
 pub use chat::{
     ChatRequest, FinishReason, GenerateError, GenerationEvent, ResponseFormat, Sampling, ToolCallDelta, ToolChoice,
@@ -22,6 +24,7 @@ pub use command::WorkerCommand;
 pub use error::WorkerError;
 pub use generator::{GenerationStream, Generator, LoadRequest, Loaded};
 pub use jobs::{
-    BenchProgress, BenchRequest, PhantomBackend, PhantomDevice, QuantizeRequest, SizeRequest, Sized, bench, devices,
-    quantize, size,
+    BenchProgress, BenchRequest, PhantomBackend, PhantomDevice, SizeRequest, Sized, bench, devices, size,
 };
+pub use quality::{QualityFound, QualityProgress, QualityRequest, quality};
+pub use quantize::{QuantizeProgress, QuantizeRequest, quantize};

@@ -6,6 +6,8 @@ mod deaths;
 mod generating;
 mod jobs;
 mod malformed;
+mod quality;
+mod quantizing;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -46,7 +48,7 @@ async fn quantized(source: &Path, quantization: &str) -> PathBuf {
         source: source.to_owned(),
         target: target.clone(),
         quantization: quantization.into(),
-        threads: None,
+        ..QuantizeRequest::default()
     };
     within(quantize(&command(), request, |_| {})).await.unwrap();
     target
