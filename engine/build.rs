@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use cargo_metadata::MetadataCommand;
 
-const SHIM: [&str; 5] = ["process.cpp", "phantom.cpp", "model.cpp", "chat.cpp", "maker.cpp"];
+const SHIM: [&str; 7] =
+    ["process.cpp", "phantom.cpp", "model.cpp", "chat.cpp", "maker.cpp", "quantize.cpp", "quality.cpp"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto/engine.proto");

@@ -13,7 +13,7 @@ use bytes::Bytes as RawBytes;
 use futures_util::{Stream, StreamExt as _};
 use muster_engine::bundled;
 use muster_engine::gguf::{GgufError, GgufFiles, GgufHeader};
-use muster_engine::worker::{self, QuantizeRequest, WorkerCommand, WorkerError};
+use muster_engine::worker::{self, QuantizeProgress, QuantizeRequest, WorkerCommand, WorkerError};
 use muster_proto::{Artifact, ArtifactSource, Bytes, EngineSettings, Model, ModelDigest};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_blocking;
@@ -424,9 +424,14 @@ impl Catalog {
         self.blobs.check_room(size)?;
         let staged = self.blobs.stage();
         let target: PathBuf = staged.path().to_owned();
-        let request = QuantizeRequest { source: path, target, quantization: quantization.to_owned(), threads: None };
+        let request = QuantizeRequest {
+            source: path,
+            target,
+            quantization: quantization.to_owned(),
+            ..QuantizeRequest::default()
+        };
         let mut told = 0.0;
-        worker::quantize(&self.worker, request, |fraction| {
+        worker::quantize(&self.worker, request, |QuantizeProgress { fraction, .. }| {
             // Told only if there is room: the worker waits for nobody.
             if fraction - told >= 0.01 {
                 told = fraction;

@@ -12,6 +12,11 @@ use std::ptr::NonNull;
 use llama_cpp_sys_2 as _;
 
 use crate::gguf::TensorType;
+mod quantize;
+mod scoring;
+
+pub use quantize::{PlannedTensor, Quantize};
+pub use scoring::{Scorer, ScorerSettings};
 
 /// Mirrors of the shim's plain structs, field by field.
 mod raw {
@@ -132,15 +137,6 @@ mod raw {
             partial: bool,
             difference: Difference,
             user: *mut c_void,
-        ) -> bool;
-        pub fn ms_quantize(
-            source: *const c_char,
-            target: *const c_char,
-            file_type: i32,
-            threads: u32,
-            progress: Progress,
-            user: *mut c_void,
-            error: *mut Error,
         ) -> bool;
         pub fn ms_maker_new(metadata: *const c_void, length: usize, error: *mut Error) -> *mut Maker;
         pub fn ms_maker_free(maker: *mut Maker);
@@ -398,25 +394,6 @@ extern "C" fn on_progress<F: FnMut(f32) -> bool>(fraction: f32, user: *mut c_voi
 
 fn progress_of<F: FnMut(f32) -> bool>(_: &F) -> raw::Progress {
     on_progress::<F>
-}
-
-/// Quantizes a file to the `llama_ftype` of this number.
-pub fn quantize(
-    source: &std::path::Path,
-    target: &std::path::Path,
-    file_type: i32,
-    threads: u32,
-    mut progress: impl FnMut(f32) -> bool,
-) -> Result<(), String> {
-    let (source, target) = (c_path(source)?, c_path(target)?);
-    let mut error = raw::Error::new();
-    let callback = progress_of(&progress);
-    // SAFETY: strings and closure live through the call; `callback` is instantiated for the closure's type.
-    let done = unsafe {
-        let user = (&raw mut progress).cast();
-        raw::ms_quantize(source.as_ptr(), target.as_ptr(), file_type, threads, callback, user, &raw mut error)
-    };
-    if done { Ok(()) } else { Err(error.into_text()) }
 }
 
 /// An open model with its context. Not `Sync`, and used by one thread.

@@ -10,11 +10,15 @@
 
 pub mod bundled;
 mod child;
+mod divergence;
 mod ffi;
 mod frame;
 pub mod gguf;
 pub mod host;
+mod imatrix;
 pub mod maker;
+pub mod quality_text;
+pub mod quantizations;
 pub mod random_model;
 pub mod reference;
 pub mod speed;

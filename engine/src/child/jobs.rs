@@ -1,8 +1,7 @@
-//! The short jobs: devices, sizing, quantizing.
+//! The short jobs: devices and sizing.
 
 use std::path::{Path, PathBuf};
 
-use super::outbox::Outbox;
 use crate::ffi;
 use crate::gguf::{GgufFiles, GgufHeader};
 use crate::wire::{self, from_worker::Reply};
@@ -127,22 +126,4 @@ pub fn size(request: &wire::Size) -> Result<Reply, String> {
             .filter(|_| facts.split.iter().any(|share| *share > 0.0))
             .collect(),
     }))
-}
-
-pub fn quantize(request: &wire::Quantize, id: u64, outbox: &Outbox) -> Result<Reply, String> {
-    let (source, target) = (path_of(&request.source), path_of(&request.target));
-    check_header(&source)?;
-    let mut told = -1.0;
-    ffi::quantize(&source, &target, request.file_type, request.threads, |fraction| {
-        // A hundred steps are enough for any bar.
-        if fraction - told >= 0.01 {
-            told = fraction;
-            outbox.progress(id, fraction, "");
-        }
-        true
-    })?;
-    // What llama.cpp wrote is judged like what anybody else wrote.
-    check_header(&target).map_err(|error| format!("the quantized file is damaged: {error}"))?;
-    outbox.progress(id, 1.0, "");
-    Ok(Reply::Done(wire::Done {}))
 }

@@ -7,6 +7,8 @@ mod generating;
 mod jobs;
 mod maker;
 mod malformed;
+mod quality;
+mod quantizing;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -47,7 +49,7 @@ async fn quantized(source: &Path, quantization: &str) -> PathBuf {
         source: source.to_owned(),
         target: target.clone(),
         quantization: quantization.into(),
-        threads: None,
+        ..QuantizeRequest::default()
     };
     within(quantize(&command(), request, |_| {})).await.unwrap();
     target

@@ -99,11 +99,22 @@ async fn sizes_are_those_of_published_files() {
         }
         let (size, types) = &plain[&key];
         let error = size / row.gib - 1.0;
-        println!("{:+6.2} % {size:7.2} GiB made, {:7.2} published: {} {:?}", error * 100.0, row.gib, row.id, row.variant);
+        println!(
+            "{:+6.2} % {size:7.2} GiB made, {:7.2} published: {} {:?}",
+            error * 100.0,
+            row.gib,
+            row.id,
+            row.variant
+        );
         errors.push(error.abs());
         match &row.variant {
             None => {
-                assert!(error.abs() <= 0.01, "{}: {size:.2} GiB made, {:.2} published, and no name why", row.id, row.gib);
+                assert!(
+                    error.abs() <= 0.01,
+                    "{}: {size:.2} GiB made, {:.2} published, and no name why",
+                    row.id,
+                    row.gib
+                );
             }
             // A name that explains nothing would be no name: made that way, the size is right.
             Some(variant) => {
@@ -121,7 +132,8 @@ async fn sizes_are_those_of_published_files() {
         }
         // Exact types, where a log has them and llama.cpp's own quantizer made the file (Q8_0 of Deepseek and what was
         // made with an importance matrix or by another quantizer differ, by less than 1 %).
-        let exact = ["llama", "llama4", "qwen2", "gpt-oss"].contains(&row.architecture.as_str()) && row.variant.is_none();
+        let exact =
+            ["llama", "llama4", "qwen2", "gpt-oss"].contains(&row.architecture.as_str()) && row.variant.is_none();
         if exact && !row.types.is_empty() {
             assert_eq!(types, &row.types, "{}", row.id);
         }
@@ -172,7 +184,8 @@ async fn headers_of_every_architecture_size() {
         // A different pair for each; `examples/check_reference.rs` does all.
         for quantization in [few[index % few.len()], few[(index + 3) % few.len()]] {
             let command = command();
-            let path = within(reference::header_file(&command, model, named(quantization), folder.path())).await.unwrap();
+            let path =
+                within(reference::header_file(&command, model, named(quantization), folder.path())).await.unwrap();
             let header = GgufHeader::read(&path).unwrap();
             let published = model.parameters() as f64;
             // Rounded to two digits behind the point of a billion, or to three.
@@ -200,7 +213,12 @@ async fn random_models_of_every_architecture_load_and_decode() {
         };
         let made = within(make_model(&command(), request)).await.unwrap();
         let header = GgufHeader::read(&path).unwrap();
-        assert_eq!((made.file_size, made.parameters), (header.file_size, header.parameters()), "{}", model.architecture);
+        assert_eq!(
+            (made.file_size, made.parameters),
+            (header.file_size, header.parameters()),
+            "{}",
+            model.architecture
+        );
         let (generator, loaded) = started(&path, settings(256, 1)).await;
         let request = SizeRequest { path: path.clone(), settings: settings(256, 1), devices: Vec::new() };
         let sized = within(size(&command(), request)).await.unwrap();
