@@ -10,13 +10,14 @@ use std::path::PathBuf;
 
 use cargo_metadata::MetadataCommand;
 
-const SHIM: [&str; 8] = [
+const SHIM: [&str; 9] = [
     "process.cpp",
     "phantom.cpp",
     "phantom_cuda.cpp",
     "phantom_metal.cpp",
     "phantom_rocm.cpp",
     "phantom_vulkan.cpp",
+    "maker.cpp",
     "model.cpp",
     "chat.cpp",
 ];
