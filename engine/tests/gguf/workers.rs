@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use muster_engine::gguf::fuzz_one;
-use muster_engine::worker::{SizeRequest, WorkerCommand, WorkerError, size};
+use muster_engine::worker::{SizeOptions, SizeRequest, WorkerCommand, WorkerError, size};
 use muster_proto::{ContextTokens, EngineSettings};
 
 use crate::attacks::valid;
@@ -20,7 +20,7 @@ async fn outcome(bytes: Vec<u8>) -> Result<(), WorkerError> {
     let path = folder.path().join("model.gguf");
     std::fs::write(&path, bytes).unwrap();
     let settings = EngineSettings { context: ContextTokens::new(256), parallel: 1, ..EngineSettings::default() };
-    let request = SizeRequest { path, settings, devices: Vec::new() };
+    let request = SizeRequest { path, settings, devices: Vec::new(), options: SizeOptions::default() };
     let command = WorkerCommand::new(env!("CARGO_BIN_EXE_engine-worker"));
     let sized = tokio::time::timeout(Duration::from_mins(2), size(&command, request)).await;
     sized.expect("a worker that does not come back").map(drop)

@@ -7,7 +7,7 @@ use muster_engine::gguf::GgufHeader;
 use muster_engine::maker::{FactsError, ModelSpec, OutputMatrix, Quantization};
 use muster_engine::reference::{self, ModelRole, ReferenceModel};
 use muster_engine::worker::{
-    Made, MakeRequest, QuantizeRequest, SizeRequest, Weights, WorkerError, make_model, quantize, size,
+    Made, MakeRequest, QuantizeRequest, SizeOptions, SizeRequest, Weights, WorkerError, make_model, quantize, size,
 };
 use serde_json::{Map, Value, json};
 
@@ -191,7 +191,8 @@ async fn headers_of_every_architecture_size() {
             // Rounded to two digits behind the point of a billion, or to three.
             let error = (header.parameters() as f64 - published).abs();
             assert!(error < 6e6 + published * 0.01, "{}: {} parameters", model.id, header.parameters());
-            let request = SizeRequest { path, settings: settings(512, 1), devices: Vec::new() };
+            let request =
+                SizeRequest { path, settings: settings(512, 1), devices: Vec::new(), options: SizeOptions::default() };
             let sized = within(size(&command, request)).await.unwrap();
             assert_eq!((sized.layers, sized.context_train), (model.shape.n_layer, model.context()), "{}", model.id);
             assert_eq!(sized.experts, model.shape.n_expert.unwrap_or(0), "{}", model.id);
@@ -220,7 +221,12 @@ async fn random_models_of_every_architecture_load_and_decode() {
             model.architecture
         );
         let (generator, loaded) = started(&path, settings(256, 1)).await;
-        let request = SizeRequest { path: path.clone(), settings: settings(256, 1), devices: Vec::new() };
+        let request = SizeRequest {
+            path: path.clone(),
+            settings: settings(256, 1),
+            devices: Vec::new(),
+            options: SizeOptions::default(),
+        };
         let sized = within(size(&command(), request)).await.unwrap();
         assert_eq!(sized.need, loaded.memory, "{}", model.architecture);
         // An encoder's every token is an output, and the worker asks for one output a sequence.
@@ -275,6 +281,9 @@ async fn types_are_those_that_quantizing_makes() {
                 target: target.clone(),
                 quantization: quantization.into(),
                 threads: Some(2),
+                imatrix: None,
+                pure: false,
+                requantize: false,
             };
             within(quantize(&command(), request, |_| {})).await.unwrap();
             let real = by_name(&GgufHeader::read(&target).unwrap());
