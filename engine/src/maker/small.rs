@@ -32,7 +32,10 @@ impl ModelSpec {
             n_ctx_train: 1024,
             rope_dim: some(from.rope_dim, if mla { 32 } else { HEAD }),
             n_swa: from.n_swa.map(|window| window.min(256)),
-            swa_pattern: from.swa_pattern.as_ref().map(|_| (1..=LAYERS).map(|layer| !layer.is_multiple_of(3)).collect()),
+            swa_pattern: from
+                .swa_pattern
+                .as_ref()
+                .map(|_| (1..=LAYERS).map(|layer| !layer.is_multiple_of(3)).collect()),
             head_dim_k_swa: some(from.head_dim_k_swa, HEAD),
             // The last layers before them are one with a window and one that sees everything.
             n_kv_shared: some(from.n_kv_shared, LAYERS / 2),
