@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use muster_proto::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -37,6 +38,18 @@ pub struct ModelSpec {
     /// fewer bits on the first layers. Quantizations that llama.cpp makes only with one are always chosen so.
     #[serde(default)]
     pub importance: bool,
+    /// What is known of the types of a published file, where its quantizer had rules of its own.
+    #[serde(default)]
+    pub published: Option<PublishedTypes>,
+}
+
+/// What a log prints of the types in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedTypes {
+    /// Tensors of each type, by ggml's name in any case.
+    pub counts: BTreeMap<String, u64>,
+    /// Bytes of all tensors together, as exactly as they are known.
+    pub bytes: Option<u64>,
 }
 
 /// Why facts make no model.
@@ -72,6 +85,7 @@ impl From<&ReferenceModel> for ModelSpec {
             output: if tied { OutputMatrix::Tied } else { OutputMatrix::Separate },
             types: BTreeMap::new(),
             importance: false,
+            published: None,
         }
     }
 }
@@ -196,6 +210,7 @@ impl ModelSpec {
             output: if tied { OutputMatrix::Tied } else { OutputMatrix::Separate },
             types: BTreeMap::new(),
             importance: false,
+            published: None,
         })
     }
 
@@ -203,6 +218,18 @@ impl ModelSpec {
     #[must_use]
     pub fn with_output(mut self, output: OutputMatrix) -> Self {
         self.output = output;
+        self
+    }
+}
+
+impl ModelSpec {
+    /// The same with the types of a published file: tensors of each type (as llama.cpp prints them when it loads a file), and
+    /// the bytes of all together where they are known. Single tensors that are known exactly go into
+    /// [`types`](Self::types) and stay as they are. The file has an output matrix of its own exactly if the counts say so.
+    /// Which of the other tensors has which type is a guess; counts and sum are kept.
+    #[must_use]
+    pub fn with_published_types(mut self, counts: BTreeMap<String, u64>, bytes: Option<Bytes>) -> Self {
+        self.published = Some(PublishedTypes { counts, bytes: bytes.map(Bytes::get) });
         self
     }
 }

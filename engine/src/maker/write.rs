@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 use super::metadata::{self, Vocabulary};
-use super::{ModelSpec, Noise, Quantization, tensors, tokenizer};
+use super::{ModelSpec, Noise, OutputMatrix, Quantization, counts, tensors, tokenizer};
 use crate::ffi;
 use crate::gguf::{GgufWriter, TensorPlan, TensorType};
 
@@ -102,6 +102,7 @@ fn plan(
     path: &Path,
 ) -> Result<Vec<TensorPlan>, String> {
     let maker = ffi::Maker::new(&metadata.header())?;
+    let spec = &as_counted(spec, &maker)?;
     let published = tensors::published(spec, maker.tensors()?);
     let importance = spec.importance || quantization.needs_importance();
     let before = published.clone();
@@ -110,7 +111,7 @@ fn plan(
     if importance && quantization.heeds_importance() {
         let mut source = metadata.clone();
         for tensor in before {
-            source.tensor(planned(&ModelSpec { types: BTreeMap::new(), ..spec.clone() }, tensor)?);
+            source.tensor(planned(&ModelSpec { types: BTreeMap::new(), published: None, ..spec.clone() }, tensor)?);
         }
         sparse(&source, path)?;
         ffi::plan_with_importance(path, quantization.file_type(), &mut free)?;
@@ -118,7 +119,24 @@ fn plan(
         maker.quantize(quantization.file_type(), &mut free)?;
     }
     free.extend(native);
-    free.into_iter().map(|tensor| planned(spec, tensor)).collect()
+    let mut plans = free.into_iter().map(|tensor| planned(spec, tensor)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(known) = &spec.published {
+        let named = |tensor: &TensorPlan| spec.types.keys().any(|pattern| tensors::matches(pattern, &tensor.name));
+        counts::settle(&mut plans, &known.counts, known.bytes, named)?;
+    }
+    Ok(plans)
+}
+
+/// With the output matrix that the counted tensors leave room for.
+fn as_counted(spec: &ModelSpec, maker: &ffi::Maker) -> Result<ModelSpec, String> {
+    let Some(known) = &spec.published else { return Ok(spec.clone()) };
+    let counted: u64 = known.counts.values().sum();
+    let all = maker.tensors()?;
+    let fitting = [spec.output, OutputMatrix::Tied, OutputMatrix::Separate].into_iter().find(|output| {
+        let spec = spec.clone().with_output(*output);
+        tensors::published(&spec, all.clone()).len() as u64 == counted
+    });
+    Ok(spec.clone().with_output(fitting.unwrap_or(spec.output)))
 }
 
 fn planned(spec: &ModelSpec, tensor: ffi::MakerTensor) -> Result<TensorPlan, String> {
