@@ -1,7 +1,8 @@
 //! Everything of Muster that touches llama.cpp and model files, behind a safe API.
 //!
 //! Owns: reading GGUF headers ([`gguf`]), the child processes in which llama.cpp runs ([`worker`]), models of random
-//! weights ([`random_model`]), the arithmetic of speed ([`speed`]), the bundled model ([`bundled`]), and what both
+//! weights ([`random_model`]), the arithmetic of speed ([`speed`]) and known devices
+//! ([`device_table`]), the bundled model ([`bundled`]), and what both
 //! programs need of the local machine ([`host`]). It does not know of controllers, policies or networks.
 //!
 //! No llama.cpp call ever happens in the process of an agent or a controller: [`worker`] starts the same executable again
@@ -9,6 +10,7 @@
 
 pub mod bundled;
 mod child;
+pub mod device_table;
 mod ffi;
 mod frame;
 pub mod gguf;
