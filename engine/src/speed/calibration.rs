@@ -80,7 +80,7 @@ fn split(point: &BenchPoint, known: &KnownDevice, backend: Backend, decode: bool
     let costs = costs_of(&point.model)?;
     let rates = match backend {
         Backend::Cpu => Rates::cpu(known, point.threads)?,
-        _ => Rates::gpu(known, backend)?,
+        _ => Rates::gpu(known, backend, physics::TODAY)?,
     };
     let tokens = f64::from(if decode { point.decode_tokens } else { point.prefill_tokens }).max(1.0);
     let work = Work {

@@ -168,12 +168,13 @@ pub fn work<'a>(question: &SpeedQuestion<'a>, decode: bool) -> Result<Work<'a>, 
     if !sound(placement.host_layers) || !sound(placement.host_experts) || !question.devices.iter().all(|d| sound(d.layers)) {
         return Err(SpeedError::Question { detail: "a share of layers is not between 0 and 1".into() });
     }
+    let year = question.built.unwrap_or(physics::TODAY);
     for (index, share) in question.devices.iter().enumerate() {
         let device = share.device;
         if !fits(device, question.backend) {
             return Err(SpeedError::Backend { device: device.name.clone(), backend: question.backend.name() });
         }
-        let rates = Rates::gpu(device, question.backend).ok_or_else(|| SpeedError::Unspecified {
+        let rates = Rates::gpu(device, question.backend, year).ok_or_else(|| SpeedError::Unspecified {
             device: device.name.clone(),
             missing: if device.bandwidth.is_none() { "bandwidth" } else { "arithmetic" },
         })?;
@@ -201,7 +202,6 @@ pub fn work<'a>(question: &SpeedQuestion<'a>, decode: bool) -> Result<Work<'a>, 
         return Err(SpeedError::Question { detail: "no device holds the layers".into() });
     }
     let tokens = if decode { question.decode_tokens } else { question.prompt_tokens };
-    let year = question.built.unwrap_or(physics::TODAY);
     Ok(Work {
         costs: question.costs,
         parts,

@@ -32,12 +32,21 @@ pub struct Rates {
     pub bandwidth: f64,
     /// Shader arithmetic, in FP32 operations a second of lanes that each issue one instruction a clock.
     pub arithmetic: f64,
-    /// Logarithm of watts per shader arithmetic, against a desktop card's; 0 where the power is not known.
+    /// Logarithm of watts per shader arithmetic, against a desktop card's, where it has fewer; else, and where the power is
+    /// not known, 0. A card that lacks power runs below its published clock when its arithmetic is busy.
     pub power: f64,
     /// Whether it shares the host's memory.
     pub unified: bool,
     /// Bytes a second over its bus.
     pub bus: f64,
+    /// Logarithm of the published matrix arithmetic (FP16, dense) over shader arithmetic, against 4, the ratio of most
+    /// cards; 0 without matrix units.
+    pub matrix: f64,
+    /// Logarithm of shader arithmetic against a middling card's 30·10¹²: the same matrix has as many tiles on a larger
+    /// chip, and its last wave leaves more of it idle. 0 for a CPU.
+    pub size: f64,
+    /// Threads, of a CPU.
+    pub threads: f64,
 }
 
 /// Watts per 10¹² shader operations a second of a desktop card at its full clock (GeForce RTX 4090: 450 W, 82.6).
@@ -49,25 +58,28 @@ pub(super) const TODAY: f64 = 2025.7;
 const OFFLOAD_BATCH: f64 = 32.0;
 
 impl Rates {
-    /// A GPU's, for a backend; `None` where the specification lacks bandwidth or arithmetic.
-    pub fn gpu(device: &KnownDevice, backend: Backend) -> Option<Self> {
+    /// A GPU's, for a backend of a build of that year; `None` where the specification lacks bandwidth or arithmetic.
+    pub fn gpu(device: &KnownDevice, backend: Backend, built: f64) -> Option<Self> {
         let arithmetic = shader_arithmetic(device)?;
         let architecture = architecture(device);
         let power = match device.tdp_watts {
-            Some(watts) if !device.unified => (watts / (arithmetic / 1e12) / WATTS_PER_TERA).ln().clamp(-1.0, 1.0),
+            Some(watts) if !device.unified => (watts / (arithmetic / 1e12) / WATTS_PER_TERA).ln().clamp(-1.0, 0.0),
             _ => 0.0,
         };
         // Measured copies reach four fifths of what the lanes carry.
         let (generation, lanes) = device.pcie.unwrap_or((4.0, 16));
         Some(Self {
             backend: backend.name().to_owned(),
-            unit: matrix_unit(&architecture, backend),
+            unit: matrix_unit(&architecture, backend, built),
             architecture,
             bandwidth: device.bandwidth?,
             arithmetic,
             power,
             unified: device.unified || device.vendor == Vendor::Apple,
             bus: 0.8 * 0.985e9 * 2.0_f64.powf(generation - 3.0) * f64::from(lanes),
+            matrix: matrix_ratio(device),
+            size: (arithmetic / 30e12).ln().max(-1.5),
+            threads: 0.0,
         })
     }
 
@@ -79,12 +91,14 @@ impl Rates {
             backend: Backend::Cpu.name().to_owned(),
             architecture: cores.instructions.clone(),
             unit: "cpu",
-            bandwidth: device.bandwidth?,
-            // Two fused multiply-adds of eight lanes a clock.
-            arithmetic: threads * cores.ghz * 1e9 * 32.0,
+            bandwidth: cores.bandwidth.or(device.bandwidth)?,
+            arithmetic: threads * cores.ghz * 1e9 * operations_per_clock(device, &cores.instructions),
             power: 0.0,
             unified: true,
             bus: f64::INFINITY,
+            matrix: 0.0,
+            size: 0.0,
+            threads,
         })
     }
 }
@@ -121,15 +135,42 @@ pub(super) fn architecture(device: &KnownDevice) -> String {
     }
 }
 
+/// FP32 operations of a core and clock: two fused multiply-adds of eight lanes on x86 (llama.cpp's quantized products are
+/// AVX2 for most types, and AMD's AVX-512 takes two clocks); of four on Arm, and Apple's cores have four units.
+fn operations_per_clock(device: &KnownDevice, instructions: &str) -> f64 {
+    match (instructions, device.vendor) {
+        ("neon", Vendor::Apple) => 32.0,
+        ("neon", _) => 16.0,
+        _ => 32.0,
+    }
+}
+
+/// See [`Rates::matrix`]. By architecture, from the makers' white papers, since the table has gaps.
+fn matrix_ratio(device: &KnownDevice) -> f64 {
+    let ratio: f64 = match architecture(device).as_str() {
+        "A100" | "RDNA4" | "CDNA1" | "CDNA2" | "Alchemist" | "Battlemage" | "Xe2" => 8.0,
+        "CDNA3" => 16.0,
+        // Half of its rate needs instructions (`wgmma`) that llama.cpp does not use.
+        "Hopper" => 8.0,
+        _ => 4.0,
+    };
+    (ratio / 4.0).ln()
+}
+
 /// How a backend multiplies matrices on an architecture.
-fn matrix_unit(architecture: &str, backend: Backend) -> &'static str {
+fn matrix_unit(architecture: &str, backend: Backend, built: f64) -> &'static str {
     match (architecture, backend) {
+        // The matrix cores of CDNA are used for quantized weights since July 2025 (llama.cpp's pull request 14624).
+        ("CDNA1" | "CDNA2" | "CDNA3", _) if built < 2025.55 => "unused",
         // dp4a and its AMD likes appear with Pascal's GP102, Vega 20, RDNA 2.
-        ("P100" | "GCN4" | "GCN5" | "RDNA1", _) => "scalar",
+        ("P100" | "GCN4" | "GCN5" | "RDNA1", Backend::Cuda | Backend::Rocm) => "scalar",
+        ("P100" | "GCN4" | "GCN5" | "RDNA1", _) => "dot",
         // llama.cpp compiles one path for compute capability 7.5, whose matrix instructions this chip emulates.
         ("Turing (no tensor cores)", Backend::Cuda) => "emulated",
         ("Pascal" | "GCN5.1" | "RDNA2" | "Turing (no tensor cores)" | "Alchemist" | "Volta", _) => "dot",
         ("RDNA3" | "RDNA3.5", _) => "wmma",
+        // Before the extension for cooperative matrices was used.
+        (_, Backend::Vulkan) if built < 2024.93 => "dot",
         ("Turing", _) => "matrix-turing",
         ("M5" | "M6", _) => "neural",
         ("M1" | "M2" | "M3" | "M4", _) => "simdgroup",
@@ -265,15 +306,15 @@ pub fn decode(work: &Work) -> Vec<Term> {
         let cpu = rates.backend == "cpu";
         // Launching kernels: some 10 µs a layer; nothing to launch on a CPU but its threads' meeting.
         let launch = join(&[levels("d.launch", rates), work.aged("d.launch.age", rates)]);
-        let plain = costs.layers * part.layers * 1e-5;
-        terms.push(Term { quantity: plain, factors: launch.clone() });
+        let each = if cpu { 1e-6 * rates.threads } else { 1e-5 };
+        terms.push(Term { quantity: costs.layers * part.layers * each, factors: launch.clone() });
         if costs.expert_layers > 0.0 {
             let extra = join(&[launch.clone(), backend("d.launch.experts", rates)]);
-            terms.push(Term { quantity: costs.expert_layers * part.experts * 1e-5, factors: extra });
+            terms.push(Term { quantity: costs.expert_layers * part.experts * each, factors: extra });
         }
         if costs.recurrent_layers > 0.0 {
             let extra = join(&[launch.clone(), backend("d.launch.recurrent", rates)]);
-            terms.push(Term { quantity: costs.recurrent_layers * part.layers * 1e-5, factors: extra });
+            terms.push(Term { quantity: costs.recurrent_layers * part.layers * each, factors: extra });
         }
         for (weights, share, expert) in pieces(costs, part) {
             let share = if expert { share * costs.experts_active() } else { share };
@@ -290,7 +331,10 @@ pub fn decode(work: &Work) -> Vec<Term> {
                 work.aged("d.compute.age", rates),
                 experts,
             ]);
-            compute.push((format!("d.compute.unit.{}", rates.unit), 1.0));
+            if rates.unit == "scalar" && rates.backend == "cuda" {
+                // Eight instructions in place of a dot product of four bytes.
+                compute.push(("d.compute.scalar".into(), 1.0));
+            }
             if rates.power != 0.0 {
                 compute.push(("d.compute.power".into(), rates.power));
             }
@@ -336,7 +380,8 @@ pub fn prefill(work: &Work) -> Vec<Term> {
         let rates = if copied { &work.parts[0].rates } else { &part.rates };
         let launch = join(&[levels("p.launch", rates), work.aged("p.launch.age", rates)]);
         let count = costs.layers * part.layers + costs.expert_layers * part.experts;
-        terms.push(Term { quantity: count * 2e-5 / batch, factors: launch });
+        let each = if rates.backend == "cpu" { 2e-6 * rates.threads } else { 2e-5 };
+        terms.push(Term { quantity: count * each / batch, factors: launch });
         for (weights, share, expert) in pieces(costs, part) {
             if costs.output.as_ref().is_some_and(|output| std::ptr::eq(output, weights)) {
                 // Only the last token of a prompt needs its output.
@@ -353,11 +398,23 @@ pub fn prefill(work: &Work) -> Vec<Term> {
                 work.fork("p.matmul", &weights.kind, rates),
                 work.aged("p.matmul.age", rates),
                 vec![(format!("p.matmul.unit.{}", rates.unit), 1.0)],
+                vec![(format!("p.matmul.unit.{}/{}", rates.unit, rates.backend), 1.0)],
                 vec![(format!("p.matmul@{}", rates.architecture), 1.0)],
                 vec![(format!("p.matmul.{}/{}/{}", class(&weights.kind), rates.backend, rates.architecture), 1.0)],
             ]);
             if rates.power != 0.0 {
                 matmul.push(("p.matmul.power".into(), rates.power));
+            }
+            if rates.unified && rates.unit != "simdgroup" && rates.unit != "neural" && rates.unit != "cpu" {
+                // It shares its power with a CPU.
+                matmul.push(("p.matmul.unified".into(), 1.0));
+            }
+            if rates.size != 0.0 && expert {
+                matmul.push(("p.matmul.size.experts".into(), rates.size));
+            }
+            if rates.matrix != 0.0 && rates.unit != "unused" {
+                matmul.push(("p.matmul.rate".into(), rates.matrix));
+                matmul.push((format!("p.matmul.rate/{}", rates.backend), rates.matrix));
             }
             let operations = 2.0 * weights.parameters * share / rates.arithmetic;
             let experts = if expert { backend("p.matmul.experts", rates) } else { Vec::new() };
@@ -375,6 +432,12 @@ pub fn prefill(work: &Work) -> Vec<Term> {
         // What passes between the matrices: norms, gates, residuals, some 60 bytes per width and layer.
         let passing = costs.layers * part.layers * costs.width * 60.0 / rates.bandwidth;
         terms.push(Term { quantity: passing, factors: backend("p.passing", rates) });
+        if costs.expert_layers > 0.0 {
+            // And between the experts' matrices, in F32, once for each expert in use.
+            let each = costs.experts_used * (3.0 * costs.expert_width + 2.0 * costs.width) * 8.0;
+            let quantity = costs.expert_layers * part.experts * each / rates.bandwidth;
+            terms.push(Term { quantity, factors: backend("p.passing.experts", rates) });
+        }
         for attention in &costs.attention {
             let seen = attention.layers * part.layers * context(attention, work.depth, work.tokens);
             let mut products = join(&[
