@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use muster_engine::speed::Priors;
+use muster_engine::speed::physics::{self, Lane};
 
 use super::data::Row;
 
@@ -24,6 +25,8 @@ pub struct Problem<'a> {
 }
 
 struct Indexed {
+    lane: Lane,
+    cpu: bool,
     quantity: f64,
     factors: Vec<(usize, f64)>,
 }
@@ -46,6 +49,8 @@ impl<'a> Problem<'a> {
             .iter()
             .map(|row| {
                 let terms = row.terms.iter().map(|term| Indexed {
+                    lane: term.lane,
+                    cpu: term.cpu,
                     quantity: term.quantity,
                     factors: term.factors.iter().map(|(name, weight)| (index[name.as_str()], *weight)).collect(),
                 });
@@ -86,10 +91,9 @@ impl<'a> Problem<'a> {
             let mut slope = vec![0.0; size];
             for (row, terms) in &used {
                 let mut touched: Vec<usize> = Vec::new();
-                let mut total = 0.0;
+                let total = seconds(terms, &values);
                 for term in terms {
-                    let time = term.seconds(&values);
-                    total += time;
+                    let time = term.seconds(&values) * passed_on(term, terms, &values);
                     for (index, share) in &term.factors {
                         if slope[*index] == 0.0 {
                             touched.push(*index);
@@ -176,8 +180,20 @@ impl Indexed {
     }
 }
 
+/// Of a change in one term, the share that reaches the total: all of it, but for a term that overlaps with another.
+fn passed_on(term: &Indexed, terms: &[Indexed], values: &[f64]) -> f64 {
+    let sum = |lane: Lane| terms.iter().filter(|t| t.lane == lane).map(|t| t.seconds(values)).sum::<f64>();
+    let (own, other) = match term.lane {
+        Lane::Alone => return 1.0,
+        Lane::Memory(part) => (sum(term.lane), sum(Lane::Arithmetic(part))),
+        Lane::Arithmetic(part) => (sum(term.lane), sum(Lane::Memory(part))),
+    };
+    let sharp = physics::sharpness(term.cpu);
+    (1.0 + (other / own).powf(sharp)).powf(1.0 / sharp - 1.0)
+}
+
 fn seconds(terms: &[Indexed], values: &[f64]) -> f64 {
-    terms.iter().map(|term| term.seconds(values)).sum()
+    physics::total(terms.iter().map(|term| (term.lane, term.cpu, term.seconds(values))))
 }
 
 /// What is known of a parameter before any measurement: mostly nothing.

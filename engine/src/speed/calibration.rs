@@ -96,11 +96,8 @@ fn split(point: &BenchPoint, known: &KnownDevice, backend: Backend, decode: bool
         engine: Engine::LlamaCpp,
     };
     let terms = if decode { physics::decode(&work) } else { physics::prefill(&work) };
-    let (mut launches, mut weights) = (0.0, 0.0);
-    for term in &terms {
-        let seconds = priors.seconds(term);
-        if is_launch(term) { launches += seconds } else { weights += seconds }
-    }
+    let launches = priors.total(&terms, |term| if is_launch(term) { 1.0 } else { 0.0 });
+    let weights = priors.total(&terms, |term| if is_launch(term) { 0.0 } else { 1.0 });
     (launches + weights > 0.0).then_some((launches, weights))
 }
 

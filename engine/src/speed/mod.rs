@@ -105,7 +105,7 @@ pub fn estimate_with(question: &SpeedQuestion, priors: &Priors) -> Result<Speed,
             .flatten()
             .collect();
         let parts = work.parts.len();
-        let mut seconds: f64 = terms.iter().map(|term| priors.seconds(term)).sum();
+        let mut seconds: f64 = priors.total(&terms, |_| 1.0);
         if !calibrations.is_empty() {
             // Each calibrated part by its own measurements; the rest by the priors.
             seconds = calibrated(question, &work, decode, priors);
@@ -137,7 +137,7 @@ fn calibrated(question: &SpeedQuestion, work: &Work, decode: bool, priors: &Prio
         let own = Work { parts, devices: 1.0, ..work.clone() };
         let terms = if decode { physics::decode(&own) } else { physics::prefill(&own) };
         let scale = |term: &Term| calibration(index).map_or(1.0, |calibration| calibration.scale(term, decode));
-        seconds += terms.iter().map(|term| priors.seconds(term) * scale(term)).sum::<f64>();
+        seconds += priors.total(&terms, scale);
     }
     seconds
 }
