@@ -12,7 +12,7 @@ use muster_engine::speed::physics::{self, Lane};
 use super::data::Row;
 
 /// Error beyond which a row pulls no harder, as a logarithm.
-const ROBUST: f64 = 0.15;
+const ROBUST: f64 = 0.10;
 /// What a row's error is compared with the pull to zero: a typical scatter between sources.
 const SCATTER: f64 = 0.10;
 
@@ -129,7 +129,8 @@ impl<'a> Problem<'a> {
                     damped[i * size + i] *= 1.0 + damping;
                 }
                 let step = solve(damped, gradient.clone(), size);
-                let next: Vec<f64> = values.iter().zip(&step).map(|(value, step)| value + step.clamp(-1.0, 1.0)).collect();
+                let next: Vec<f64> =
+                    values.iter().zip(&step).map(|(value, step)| value + step.clamp(-1.0, 1.0)).collect();
                 let new = loss(&next);
                 if new < best {
                     improved = best - new > 1e-6 * best;
@@ -217,22 +218,23 @@ fn freedom(name: &str) -> f64 {
     } else if name.contains(".power") {
         0.4
     } else if name.contains(".age") {
-        0.7
+        0.4
     } else if name.contains("attention") && level < 2 {
         0.6
     } else if name.contains(".unit.") {
-        if level == 0 { 0.6 } else { 0.3 }
+        if level == 0 { 0.6 } else { 0.1 }
     } else if name.contains(".ik") {
-        if level == 1 && name.matches('.').count() == 2 { 0.6 } else { 0.3 }
+        if name.matches('.').count() == 2 { 0.6 } else { 0.3 }
     } else if name.contains('@') {
-        0.25
-    } else if level == 1 && name.ends_with("/cpu") && (name.starts_with("d.compute.") || name.starts_with("p.matmul.")) {
+        0.1
+    } else if level == 1 && name.ends_with("/cpu") && (name.starts_with("d.compute.") || name.starts_with("p.matmul."))
+    {
         // Every type has kernels of its own there, and each instruction set some of them.
         0.4
     } else if level == 2 {
         0.2
     } else if level == 1 {
-        if name.matches('.').count() >= 2 { 0.25 } else { 0.5 }
+        if name.matches('.').count() >= 2 { 0.2 } else { 0.4 }
     } else if name.matches('.').count() >= 2 {
         0.5
     } else {
