@@ -345,7 +345,13 @@ impl Catalog {
     }
 
     /// Measures an artifact. One that cannot be measured is as good as any other: it is said, and nothing fails.
-    async fn measure(&self, source: ModelDigest, candidate: &Path, subject: &str, progress: &Progress) -> Option<Quality> {
+    async fn measure(
+        &self,
+        source: ModelDigest,
+        candidate: &Path,
+        subject: &str,
+        progress: &Progress,
+    ) -> Option<Quality> {
         say(progress, "measuring", subject, 0.0).await;
         let mut told = 0.0;
         let measuring = catalog_quality::measure(

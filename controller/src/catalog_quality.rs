@@ -46,8 +46,7 @@ pub(crate) async fn measure(
     let name = text.name.clone();
     let size = std::fs::metadata(&source).map_or(0, |file| file.len());
     let threads = (size <= SMALL.get()).then_some(1);
-    let request =
-        QualityRequest { chunks: Some(CHUNKS), threads, ..QualityRequest::new(source, candidate, text) };
+    let request = QualityRequest { chunks: Some(CHUNKS), threads, ..QualityRequest::new(source, candidate, text) };
     let found = worker::quality(worker, request, progress).await?;
     Ok(Quality {
         source: digest,

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 
 use muster_engine::speed;
 use muster_proto::{
-    Artifact, AssignmentId, Benchmark, Bytes, Candidate, Closeness, ContextTokens, DesiredAssignment, Device, DeviceKind,
-    Inventory, MachineId, MachinePlan, MemoryNeed, ModelDigest, Plan, Policy, Prediction, Rejection, RejectionReason,
-    RolePolicy, TokensPerSecond,
+    Artifact, AssignmentId, Benchmark, Bytes, Candidate, Closeness, ContextTokens, DesiredAssignment, Device,
+    DeviceKind, Inventory, MachineId, MachinePlan, MemoryNeed, ModelDigest, Plan, Policy, Prediction, Rejection,
+    RejectionReason, RolePolicy, TokensPerSecond,
 };
 
 mod closeness;

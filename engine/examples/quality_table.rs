@@ -92,7 +92,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             d.log_ratio.value.exp() * d.log_ratio.error,
         );
         basis = format!(
-            "{}: {} chunks of {} tokens, {} scored; perplexity of the source {:.4} ± {:.4}",
+            "{}: {} chunks of {}, {} scored; perplexity of the source {:.4} ± {:.4}",
             text.name, found.chunks, found.context, d.positions, d.source_perplexity.value, d.source_perplexity.error
         );
         std::fs::remove_file(&candidate)?;

@@ -279,7 +279,8 @@ fn tensor<R: Read + Seek>(reader: &mut Reader<R>, name: &str) -> Result<Tensor, 
     for index in 0..dimensions {
         let size = reader.u64(&what)?;
         let slot = &mut shape[usize::from(index > 0)];
-        *slot = slot.checked_mul(size).filter(|size| *size > 0).ok_or_else(|| format!("tensor {name:?} has no size"))?;
+        *slot =
+            slot.checked_mul(size).filter(|size| *size > 0).ok_or_else(|| format!("tensor {name:?} has no size"))?;
     }
     let kind = reader.u32(&what)?;
     let offset = reader.u64(&what)?;

@@ -91,7 +91,7 @@ fn basis(artifacts: &[Artifact], style: &Style) -> String {
         let source = artifacts.iter().find(|artifact| artifact.digest == quality.source);
         let source = source.map_or_else(|| quality.source.short(), |artifact| artifact.quantization.clone());
         let words = format!(
-            "KLD: mean KL divergence from {source} on {}, {} chunks of {} tokens; lower is better",
+            "KLD: mean KL divergence from {source} on {}, {} chunks of {}; lower is better",
             quality.text, quality.chunks, quality.context
         );
         if !said.contains(&words) {

@@ -204,10 +204,7 @@ async fn make(
 }
 
 /// Shows how it goes, until the model is there. The controller says more of what it did not like than a broken pipe does.
-async fn follow(
-    mut answers: Streaming<wire::ImportModelProgress>,
-    mut shown: Shown,
-) -> Result<Option<Model>, Failure> {
+async fn follow(mut answers: Streaming<wire::ImportModelProgress>, mut shown: Shown) -> Result<Option<Model>, Failure> {
     let mut done = None;
     while let Some(answer) = answers.message().await? {
         match answer.message {
@@ -221,11 +218,7 @@ async fn follow(
     Ok(done)
 }
 
-async fn send<M>(
-    mut content: File,
-    messages: &mpsc::Sender<M>,
-    message: impl Fn(RawBytes) -> M,
-) -> io::Result<()> {
+async fn send<M>(mut content: File, messages: &mpsc::Sender<M>, message: impl Fn(RawBytes) -> M) -> io::Result<()> {
     loop {
         let mut chunk = BytesMut::with_capacity(CHUNK);
         while chunk.len() < CHUNK {

@@ -105,7 +105,10 @@ mod tests {
 
     #[test]
     fn without_any_measurement_bits_decide() {
-        assert_eq!(order(vec![artifact(1, 4.0, None, ""), artifact(2, 8.0, None, ""), artifact(3, 4.0, None, "")]), [2, 1, 3]);
+        assert_eq!(
+            order(vec![artifact(1, 4.0, None, ""), artifact(2, 8.0, None, ""), artifact(3, 4.0, None, "")]),
+            [2, 1, 3]
+        );
     }
 
     proptest! {

@@ -8,8 +8,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use muster_proto::wire::admin_server::Admin;
 use muster_proto::wire::{self, import_model_progress, import_model_request, quantize_model_request};
 use muster_proto::{
-    AdminName, AdminRecord, Bytes, ControllerStatus, DeploymentState, EnrolmentState, IdError, Machine, MachineId, Model,
-    PROTOCOL_VERSION, Policy, TokenId,
+    AdminName, AdminRecord, Bytes, ControllerStatus, DeploymentState, EnrolmentState, IdError, Machine, MachineId,
+    Model, PROTOCOL_VERSION, Policy, TokenId,
 };
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -17,8 +17,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{Services, import_status, internal, operator, store_status};
-use crate::ca::CertificateRequest;
 use crate::blobs::Staged;
+use crate::ca::CertificateRequest;
 use crate::catalog::{ImportError, ImportProgress, ImportRequest, Progress};
 use crate::catalog_quality::ImatrixFile;
 use crate::enrol::TokenRequest;

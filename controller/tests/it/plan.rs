@@ -8,8 +8,7 @@ use muster_controller::plan::{PlanArtifact, PlanInput, PlanMachine, PlanModel, S
 use muster_proto::{
     Artifact, ArtifactSource, AssignmentId, BenchModel, BenchPoint, Benchmark, Bytes, ContextTokens, Cpu, Device,
     DeviceKind, DeviceMemory, Disk, Divergence, Estimate, Inventory, MachineId, Memory, MemoryNeed, ModelDigest, Os,
-    Plan, Policy, Quality,
-    RejectionReason, RolePolicy, Spread, Timestamp, TokensPerSecond,
+    Plan, Policy, Quality, RejectionReason, RolePolicy, Spread, Timestamp, TokensPerSecond,
 };
 use proptest::prelude::*;
 

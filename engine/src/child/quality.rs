@@ -22,7 +22,12 @@ const CONTEXT: std::ops::RangeInclusive<u32> = 32..=1 << 17;
 pub fn run(request: &wire::Quality, id: u64, outbox: &Outbox) -> Result<Reply, String> {
     let (source, candidate) = (path_of(&request.source), path_of(&request.candidate));
     if !CONTEXT.contains(&request.context) {
-        return Err(format!("chunks of {} tokens: {} to {} are possible", request.context, CONTEXT.start(), CONTEXT.end()));
+        return Err(format!(
+            "chunks of {} tokens: {} to {} are possible",
+            request.context,
+            CONTEXT.start(),
+            CONTEXT.end()
+        ));
     }
     let vocabulary = |path: &std::path::Path| -> Result<usize, String> {
         let header = check_header(path)?;
@@ -72,9 +77,8 @@ pub fn run(request: &wire::Quality, id: u64, outbox: &Outbox) -> Result<Reply, S
     let positions = tally.clone();
     let found = positions.finish().ok_or("fewer than 100 tokens were scored: take a longer text")?;
     outbox.progress(id, 1.0, "");
-    let estimate = |estimate: muster_proto::Estimate| {
-        Some(wire::Estimate { value: estimate.value, error: estimate.error })
-    };
+    let estimate =
+        |estimate: muster_proto::Estimate| Some(wire::Estimate { value: estimate.value, error: estimate.error });
     Ok(Reply::Divergence(wire::Divergence {
         positions: found.positions,
         mean: estimate(found.mean),

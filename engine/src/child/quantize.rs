@@ -26,8 +26,7 @@ const UNQUANTIZED: [&str; 4] = ["F32", "F16", "BF16", "F64"];
 const HEADER_ROOM: u64 = 1 << 16;
 
 pub fn run(request: &wire::Quantize, id: u64, outbox: &Outbox) -> Result<Reply, String> {
-    let (source, target, partial) =
-        (path_of(&request.source), path_of(&request.target), path_of(&request.partial));
+    let (source, target, partial) = (path_of(&request.source), path_of(&request.target), path_of(&request.partial));
     let header = check_header(&source)?;
     let imatrix = request.imatrix.as_deref().map(|path| Imatrix::read(&path_of(path))).transpose()?;
     let chunks = imatrix.as_ref().map_or(0, |imatrix| imatrix.chunks);
@@ -125,9 +124,9 @@ fn check_unquantized(
     tensors: &BTreeMap<&str, &Tensor>,
 ) -> Result<(), String> {
     let changes = plan.iter().filter(|planned| planned.kind.is_some());
-    let mut quantized = changes.filter_map(|planned| tensors.get(planned.name.as_str())).filter(|tensor| {
-        !UNQUANTIZED.contains(&tensor.kind.name)
-    });
+    let mut quantized = changes
+        .filter_map(|planned| tensors.get(planned.name.as_str()))
+        .filter(|tensor| !UNQUANTIZED.contains(&tensor.kind.name));
     let Some(first) = quantized.next() else { return Ok(()) };
     Err(format!(
         "the source is quantized already ({}; {} is {}): doing it again would add the losses of both; take the F16, BF16 or \

@@ -81,11 +81,7 @@ impl Drop for Scorer {
 
 impl Scorer {
     /// Loads a model. `progress` returns false to stop.
-    pub fn open(
-        path: &Path,
-        settings: &ScorerSettings,
-        mut progress: impl FnMut(f32) -> bool,
-    ) -> Result<Self, String> {
+    pub fn open(path: &Path, settings: &ScorerSettings, mut progress: impl FnMut(f32) -> bool) -> Result<Self, String> {
         let path = super::c_path(path)?;
         let mut error = Error::new();
         let callback = super::progress_of(&progress);

@@ -23,8 +23,6 @@ pub use chat::{
 pub use command::WorkerCommand;
 pub use error::WorkerError;
 pub use generator::{GenerationStream, Generator, LoadRequest, Loaded};
-pub use jobs::{
-    BenchProgress, BenchRequest, PhantomBackend, PhantomDevice, SizeRequest, Sized, bench, devices, size,
-};
+pub use jobs::{BenchProgress, BenchRequest, PhantomBackend, PhantomDevice, SizeRequest, Sized, bench, devices, size};
 pub use quality::{QualityFound, QualityProgress, QualityRequest, quality};
 pub use quantize::{QuantizeProgress, QuantizeRequest, quantize};

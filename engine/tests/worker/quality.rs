@@ -10,7 +10,12 @@ use muster_proto::ContextTokens;
 use crate::{bundled, command, quantized, within};
 
 async fn measured(request: QualityRequest) -> Result<QualityFound, WorkerError> {
-    within(quality(&command(), QualityRequest { chunks: Some(request.chunks.unwrap_or(8)), threads: Some(1), ..request }, |_| {})).await
+    within(quality(
+        &command(),
+        QualityRequest { chunks: Some(request.chunks.unwrap_or(8)), threads: Some(1), ..request },
+        |_| {},
+    ))
+    .await
 }
 
 #[tokio::test]

@@ -14,7 +14,13 @@ use crate::{bundled, command, quantized, within};
 async fn quantizing_tells_its_progress_and_writes_a_smaller_model() {
     let (folder, source) = bundled();
     let target = folder.path().join("q4.gguf");
-    let request = QuantizeRequest { source, target: target.clone(), quantization: "Q4_K_M".into(), threads: Some(2), ..QuantizeRequest::default() };
+    let request = QuantizeRequest {
+        source,
+        target: target.clone(),
+        quantization: "Q4_K_M".into(),
+        threads: Some(2),
+        ..QuantizeRequest::default()
+    };
     let mut steps = Vec::new();
     within(quantize(&command(), request.clone(), |step| steps.push(step))).await.unwrap();
     assert!(steps.is_sorted_by(|one, other| one.fraction <= other.fraction), "{steps:?}");
@@ -35,7 +41,8 @@ async fn a_cancelled_quantization_leaves_nothing() {
     let source = folder.path().join("source.gguf");
     write_random_model(&source, &RandomModelSpec::small("F16")).unwrap();
     let target = folder.path().join("target.gguf");
-    let request = QuantizeRequest { source, target: target.clone(), quantization: "Q4_K_M".into(), ..QuantizeRequest::default() };
+    let request =
+        QuantizeRequest { source, target: target.clone(), quantization: "Q4_K_M".into(), ..QuantizeRequest::default() };
     let (begun, mut first) = tokio::sync::mpsc::unbounded_channel();
     let job = command();
     let job = quantize(&job, request, |step| {
@@ -54,8 +61,12 @@ async fn a_cancelled_quantization_leaves_nothing() {
 #[tokio::test]
 async fn an_unknown_quantization_is_refused() {
     let (folder, source) = bundled();
-    let request =
-        QuantizeRequest { source, target: folder.path().join("x"), quantization: "Q9_Z".into(), ..QuantizeRequest::default() };
+    let request = QuantizeRequest {
+        source,
+        target: folder.path().join("x"),
+        quantization: "Q9_Z".into(),
+        ..QuantizeRequest::default()
+    };
     let error = within(quantize(&command(), request, |_| {})).await.unwrap_err();
     assert!(error.to_string().contains("Q9_Z"), "{error}");
 }
@@ -105,11 +116,8 @@ async fn every_type_is_made_with_an_importance_matrix_and_the_header_says_so() {
     let mut sizes = Vec::new();
     for known in QUANTIZATIONS {
         let target = source.with_file_name(format!("{}.gguf", known.name));
-        let request = QuantizeRequest {
-            target: target.clone(),
-            imatrix: Some(matrix.clone()),
-            ..request(&source, known.name)
-        };
+        let request =
+            QuantizeRequest { target: target.clone(), imatrix: Some(matrix.clone()), ..request(&source, known.name) };
         within(quantize(&command(), request, |_| {})).await.unwrap();
         let header = GgufHeader::read(&target).unwrap();
         assert_eq!(header.file_type().as_deref(), Some(known.name));

@@ -3,7 +3,8 @@
 use bytes::Bytes as RawBytes;
 
 use super::error::{
-    ConversionError, figure, from_reference, identity, list, list_up_to, moment, optional, optional_text, required, text,
+    ConversionError, figure, from_reference, identity, list, list_up_to, moment, optional, optional_text, required,
+    text,
 };
 use crate::{Artifact, ArtifactSource, Bytes, ContextTokens, DeviceMemory, MemoryNeed, Model, wire};
 

@@ -9,7 +9,9 @@ use super::error::{
     optional_tokens_rate, text, tokens_rate,
 };
 use crate::wire::rejection::Reason;
-use crate::{Bytes, Candidate, Closeness, MachineId, MachinePlan, Plan, Rejection, RejectionReason, TokensPerSecond, wire};
+use crate::{
+    Bytes, Candidate, Closeness, MachineId, MachinePlan, Plan, Rejection, RejectionReason, TokensPerSecond, wire,
+};
 
 impl wire::Plan {
     /// The plan with the machines' names beside it; a machine without one gets an empty name.

@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use muster_proto::{
-    AdminRecord, AuditEvent, Benchmark, Bytes, Closeness, ControllerStatus, Deployment, DesiredState, Inventory, Machine,
-    Measured, Model, Observed, Plan, PolicyRecord, Rejection, RejectionReason, TokenRecord, Transfer, wire,
+    AdminRecord, AuditEvent, Benchmark, Bytes, Closeness, ControllerStatus, Deployment, DesiredState, Inventory,
+    Machine, Measured, Model, Observed, Plan, PolicyRecord, Rejection, RejectionReason, TokenRecord, Transfer, wire,
 };
 use proptest::prelude::*;
 use prost::Message;

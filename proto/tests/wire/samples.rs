@@ -7,11 +7,10 @@ use bytes::Bytes as RawBytes;
 use muster_proto::{
     AdminRecord, Artifact, ArtifactSource, AssignmentId, AuditEvent, BenchModel, BenchPoint, Benchmark, Bytes,
     BytesPerSecond, CaFingerprint, Candidate, ContextTokens, ControllerStatus, Cpu, Deployment, DeploymentState,
-    DesiredAssignment, DesiredState, Device, DeviceKind, DeviceMemory, Disk, Divergence, EngineSettings, EnrolmentState,
-    Estimate, Inventory,
-    KvType, Machine, MachineId, MachinePlan, Measured, Memory, MemoryNeed, Model, ModelDigest, Observed, Os, Plan,
-    PolicyRecord, Prediction, ProbeFailure, Quality, Rejection, RejectionReason, Spread, Timestamp, TokenId, TokenRecord,
-    TokensPerSecond, Transfer, wire,
+    DesiredAssignment, DesiredState, Device, DeviceKind, DeviceMemory, Disk, Divergence, EngineSettings,
+    EnrolmentState, Estimate, Inventory, KvType, Machine, MachineId, MachinePlan, Measured, Memory, MemoryNeed, Model,
+    ModelDigest, Observed, Os, Plan, PolicyRecord, Prediction, ProbeFailure, Quality, Rejection, RejectionReason,
+    Spread, Timestamp, TokenId, TokenRecord, TokensPerSecond, Transfer, wire,
 };
 
 pub fn moment(second: i64) -> Timestamp {
