@@ -13,12 +13,14 @@ use bytes::Bytes as RawBytes;
 use futures_util::{Stream, StreamExt as _};
 use muster_engine::bundled;
 use muster_engine::gguf::{GgufError, GgufFiles, GgufHeader};
-use muster_engine::worker::{self, QuantizeProgress, QuantizeRequest, WorkerCommand, WorkerError};
-use muster_proto::{Artifact, ArtifactSource, Bytes, EngineSettings, Model, ModelDigest};
+use muster_engine::quantizations::Quantization;
+use muster_engine::worker::{self, QualityProgress, QuantizeProgress, QuantizeRequest, WorkerCommand, WorkerError};
+use muster_proto::{Artifact, ArtifactSource, Bytes, EngineSettings, Model, ModelDigest, Quality};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 
 use crate::blobs::{BlobError, Blobs, Staged};
+use crate::catalog_quality::{self, ImatrixFile};
 use crate::clock::Clock;
 use crate::replan::ReplanHandle;
 use crate::sizing;
@@ -26,34 +28,6 @@ use crate::store::{Actor, ArtifactRecord, ModelFacts, NewArtifact, PutArtifact, 
 
 /// Bytes between two messages of progress while a file comes in.
 const PROGRESS_STEP: u64 = 4 << 20;
-
-/// The names that llama.cpp quantizes to: a wrong one is refused before a large file travels.
-pub const QUANTIZATIONS: &[&str] = &[
-    "F32",
-    "F16",
-    "BF16",
-    "Q8_0",
-    "Q6_K",
-    "Q5_0",
-    "Q5_1",
-    "Q5_K_S",
-    "Q5_K_M",
-    "Q4_0",
-    "Q4_1",
-    "Q4_K_S",
-    "Q4_K_M",
-    "IQ4_NL",
-    "IQ4_XS",
-    "Q3_K_S",
-    "Q3_K_M",
-    "Q3_K_L",
-    "IQ3_S",
-    "IQ3_M",
-    "Q2_K",
-    "TQ1_0",
-    "TQ2_0",
-    "MXFP4_MOE",
-];
 
 /// Why an import, or a part of it, failed. What entered the catalog before stays.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +38,20 @@ pub enum ImportError {
     /// Neither the operator nor the file names it.
     #[error("the file names no model: give it one with --name NAME")]
     Nameless,
+    /// Nothing of that name.
+    #[error("no model {0:?}: see muster models list")]
+    NoModel(String),
+    /// It has nothing to quantize from.
+    #[error(
+        "model {0} has no F32, BF16 or F16 file to quantize from: import it, or take what there is with --requantize"
+    )]
+    NoSource(String),
+    /// It would fail after all of the file had come.
+    #[error("{0} needs an importance matrix: give one with --imatrix FILE, as llama.cpp's llama-imatrix makes it")]
+    NeedsImatrix(&'static str),
+    /// The importance matrix could not be kept.
+    #[error("cannot take the importance matrix")]
+    Imatrix(#[source] std::io::Error),
     /// Not one of llama.cpp's.
     #[error("{0:?} is no quantization: write for example Q8_0 or Q4_K_M")]
     Quantization(String),
@@ -120,6 +108,35 @@ pub struct ImportRequest {
     pub quantize: Vec<String>,
     /// The bundled model instead of a file that comes.
     pub bundled: bool,
+    /// Leave the quality of what is quantized unmeasured.
+    pub no_quality: bool,
+    /// Quantize from what is quantized already, where there is no other source.
+    pub requantize: bool,
+}
+
+/// What is to be made of one artifact, and how.
+#[derive(Debug)]
+struct Making {
+    quantizations: Vec<&'static str>,
+    imatrix: Option<Staged>,
+    quality: bool,
+    requantize: bool,
+}
+
+impl Making {
+    fn check(request: &ImportRequest, imatrix: Option<Staged>) -> Result<Self, ImportError> {
+        let mut quantizations = Vec::new();
+        for name in &request.quantize {
+            let name = check_quantization(name)?;
+            if imatrix.is_none() && Quantization::from_name(name).is_some_and(|known| known.needs_imatrix) {
+                return Err(ImportError::NeedsImatrix(name));
+            }
+            if !quantizations.contains(&name) {
+                quantizations.push(name);
+            }
+        }
+        Ok(Self { quantizations, imatrix, quality: !request.no_quality, requantize: request.requantize })
+    }
 }
 
 /// How far an import is.
@@ -155,8 +172,8 @@ pub fn check_name(name: &str) -> Result<(), ImportError> {
 /// # Errors
 /// [`ImportError::Quantization`].
 pub fn check_quantization(name: &str) -> Result<&'static str, ImportError> {
-    let known = QUANTIZATIONS.iter().find(|known| known.eq_ignore_ascii_case(name));
-    known.copied().ok_or_else(|| ImportError::Quantization(name.chars().take(32).collect()))
+    let known = Quantization::from_name(name).map(|known| known.name);
+    known.ok_or_else(|| ImportError::Quantization(name.chars().take(32).collect()))
 }
 
 /// A name that may be used, made of what a file calls itself: `Llama 3.2 1B (Instruct)` → `Llama-3.2-1B-Instruct`.
@@ -181,6 +198,7 @@ struct FileFacts {
     bits_per_weight: f64,
     bytes_per_token: Bytes,
     parameters_per_token: u64,
+    quality: Option<Quality>,
 }
 
 fn facts_of(header: &GgufHeader) -> FileFacts {
@@ -197,6 +215,7 @@ fn facts_of(header: &GgufHeader) -> FileFacts {
         bits_per_weight: header.bits_per_weight(),
         bytes_per_token: header.bytes_per_token(),
         parameters_per_token: header.parameters_per_token(),
+        quality: None,
     }
 }
 
@@ -241,6 +260,7 @@ impl Catalog {
     pub async fn import(
         &self,
         request: ImportRequest,
+        imatrix: Option<Staged>,
         chunks: impl Stream<Item = Result<RawBytes, String>> + Send,
         progress: &Progress,
         actor: Actor,
@@ -253,13 +273,7 @@ impl Catalog {
         if let Some(name) = &request.name {
             check_name(name)?;
         }
-        let mut quantizations = Vec::new();
-        for name in &request.quantize {
-            let name = check_quantization(name)?;
-            if !quantizations.contains(&name) {
-                quantizations.push(name);
-            }
-        }
+        let making = Making::check(&request, imatrix)?;
         let (staged, digest) = if request.bundled {
             let bytes = RawBytes::from_static(bundled::MUSTER_TINY_F16);
             self.receive(request.size, futures_util::stream::iter([Ok(bytes)]), progress).await?
@@ -278,12 +292,89 @@ impl Catalog {
             }
             None => self.take(staged, digest, &request, progress, actor.clone()).await?,
         };
-        for quantization in quantizations {
-            self.quantize(&model, digest, quantization, progress, actor.clone()).await?;
+        self.make(&model, digest, &making, progress, actor).await
+    }
+
+    /// Makes quantizations of a model that is in the catalog, from its file with the most bits per weight that is not
+    /// quantized.
+    ///
+    /// # Errors
+    /// See [`ImportError`].
+    pub async fn quantize_model(
+        &self,
+        request: ImportRequest,
+        imatrix: Option<Staged>,
+        progress: &Progress,
+        actor: Actor,
+    ) -> Result<Model, ImportError> {
+        let making = Making::check(&request, imatrix)?;
+        let name = request.name.unwrap_or_default();
+        let model = self.store.model(&name).await?.ok_or_else(|| ImportError::NoModel(name.clone()))?;
+        let whole = |artifact: &&Artifact| self.blobs.path(artifact.digest).exists();
+        let trained = |artifact: &&Artifact| ["F32", "BF16", "F16"].contains(&artifact.quantization.as_str());
+        // The catalog gives them by bits per weight.
+        let mut there = model.artifacts.iter().filter(whole);
+        let source = there.clone().find(trained).or_else(|| there.next().filter(|_| making.requantize));
+        let source = source.ok_or_else(|| ImportError::NoSource(name.clone()))?;
+        self.make(&name, source.digest, &making, progress, actor).await
+    }
+
+    /// A place for an importance matrix that comes in.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub async fn imatrix_file(&self) -> Result<ImatrixFile, ImportError> {
+        ImatrixFile::create(self.blobs.stage()).await.map_err(ImportError::Imatrix)
+    }
+
+    async fn make(
+        &self,
+        model: &str,
+        source: ModelDigest,
+        making: &Making,
+        progress: &Progress,
+        actor: Actor,
+    ) -> Result<Model, ImportError> {
+        for quantization in &making.quantizations {
+            self.quantize(model, source, quantization, making, progress, actor.clone()).await?;
+            self.replan.request();
         }
         self.replan.request();
-        let done = self.store.model(&model).await?;
+        let done = self.store.model(model).await?;
         done.ok_or_else(|| ImportError::Transfer(format!("model {model} was removed meanwhile")))
+    }
+
+    /// Measures an artifact. One that cannot be measured is as good as any other: it is said, and nothing fails.
+    async fn measure(
+        &self,
+        source: ModelDigest,
+        candidate: &Path,
+        subject: &str,
+        progress: &Progress,
+    ) -> Option<Quality> {
+        say(progress, "measuring", subject, 0.0).await;
+        let mut told = 0.0;
+        let measuring = catalog_quality::measure(
+            &self.worker,
+            (source, self.blobs.path(source)),
+            candidate.to_owned(),
+            |QualityProgress { fraction, .. }| {
+                if fraction - told >= 0.01 {
+                    told = fraction;
+                    let (subject, fraction) = (subject.to_owned(), f64::from(fraction));
+                    let _ = progress.try_send(ImportProgress::Step { what: "measuring", subject, fraction });
+                }
+            },
+        );
+        match measuring.await {
+            Ok(quality) => Some(quality),
+            Err(error) => {
+                let error = one_line(&crate::error_chain(&error));
+                tracing::warn!(%error, quantization = subject, "the quality of an artifact was not measured");
+                say(progress, "not measured:", &error, 1.0).await;
+                None
+            }
+        }
     }
 
     async fn receive(
@@ -379,8 +470,8 @@ impl Catalog {
         let _turn = self.entering.acquire().await.expect("never closed");
         let name = facts.model.name.clone();
         let moved = self.blobs.keep(staged, digest).await?;
-        let artifact =
-            Artifact { digest, quantization: facts.quantization, size, bits_per_weight: facts.bits_per_weight, source };
+        let FileFacts { quantization, bits_per_weight, quality, .. } = facts;
+        let artifact = Artifact { digest, quantization, size, bits_per_weight, source, quality };
         let record = ArtifactRecord {
             artifact,
             bytes_per_token: facts.bytes_per_token,
@@ -405,6 +496,7 @@ impl Catalog {
         model: &str,
         source: ModelDigest,
         quantization: &'static str,
+        making: &Making,
         progress: &Progress,
         actor: Actor,
     ) -> Result<(), ImportError> {
@@ -413,13 +505,19 @@ impl Catalog {
         let same = |artifact: &&Artifact| artifact.quantization == quantization;
         // One whose file is missing, e.g. after a restore, is made again.
         let whole = |artifact: &Artifact| self.blobs.path(artifact.digest).exists();
-        if there.iter().flat_map(|model| &model.artifacts).filter(same).any(whole) {
+        if let Some(artifact) = there.iter().flat_map(|model| &model.artifacts).filter(same).find(|a| whole(a)) {
+            if making.quality && artifact.quality.is_none() && artifact.digest != source {
+                let path = self.blobs.path(artifact.digest);
+                if let Some(quality) = self.measure(source, &path, quantization, progress).await {
+                    self.store.set_quality(artifact.digest, quality).await?;
+                }
+            }
             say(progress, "already in the catalog", quantization, 1.0).await;
             return Ok(());
         }
         say(progress, "quantizing", quantization, 0.0).await;
         let path = self.blobs.path(source);
-        // The result is at most as large as the source.
+        // The result is at most as large as the source, but for one of more bits; the worker knows exactly.
         let size = std::fs::metadata(&path).map_or(Bytes::ZERO, |file| Bytes::new(file.len()));
         self.blobs.check_room(size)?;
         let staged = self.blobs.stage();
@@ -428,6 +526,8 @@ impl Catalog {
             source: path,
             target,
             quantization: quantization.to_owned(),
+            imatrix: making.imatrix.as_ref().map(|staged| staged.path().to_owned()),
+            requantize: making.requantize,
             ..QuantizeRequest::default()
         };
         let mut told = 0.0;
@@ -448,6 +548,9 @@ impl Catalog {
         model.clone_into(&mut facts.model.name);
         // What was asked for is what it is called, whatever the header says of mixtures.
         quantization.clone_into(&mut facts.quantization);
+        if making.quality {
+            facts.quality = self.measure(source, staged.path(), quantization, progress).await;
+        }
         self.enter(staged, digest, facts, size, ArtifactSource::QuantizedFrom { digest: source }, actor).await?;
         say(progress, "checking", quantization, 1.0).await;
         Ok(())

@@ -9,6 +9,7 @@ pub mod app;
 mod blobs;
 pub mod ca;
 mod catalog;
+mod catalog_quality;
 pub mod check;
 pub mod cli;
 pub mod clock;

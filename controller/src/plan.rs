@@ -10,10 +10,12 @@ use std::collections::BTreeMap;
 
 use muster_engine::speed;
 use muster_proto::{
-    Artifact, AssignmentId, Benchmark, Bytes, Candidate, ContextTokens, DesiredAssignment, Device, DeviceKind,
-    Inventory, MachineId, MachinePlan, MemoryNeed, ModelDigest, Plan, Policy, Prediction, Rejection, RejectionReason,
-    RolePolicy, TokensPerSecond,
+    Artifact, AssignmentId, Benchmark, Bytes, Candidate, Closeness, ContextTokens, DesiredAssignment, Device,
+    DeviceKind, Inventory, MachineId, MachinePlan, MemoryNeed, ModelDigest, Plan, Policy, Prediction, Rejection,
+    RejectionReason, RolePolicy, TokensPerSecond,
 };
+
+mod closeness;
 
 /// Everything that a plan follows from.
 #[derive(Clone, Debug, Default)]
@@ -119,8 +121,13 @@ fn plan_machine(input: &PlanInput, models: &BTreeMap<&str, &PlanModel>, machine:
         };
         let reason = reason.or_else(|| {
             let (winner, better, _) = chosen.as_ref()?;
-            let by = if winner.name == model.name { &better.artifact.quantization } else { &winner.name };
-            Some(RejectionReason::Outranked { by: by.clone() })
+            if winner.name != model.name {
+                return Some(RejectionReason::Outranked { by: winner.name.clone(), closeness: None });
+            }
+            let figures = closeness::divergences(model.artifacts.iter().map(|artifact| &artifact.artifact));
+            let figure = |artifact: &PlanArtifact| figures.get(&artifact.artifact.digest).copied();
+            let closeness = figure(better).zip(figure(artifact)).map(|(winner, this)| Closeness { winner, this });
+            Some(RejectionReason::Outranked { by: better.artifact.quantization.clone(), closeness })
         });
         if let (None, Some(need)) = (&reason, need) {
             chosen = Some((model, artifact, Prediction { memory: need.clone(), prefill, decode }));
@@ -148,10 +155,7 @@ fn wanted<'a>(models: &BTreeMap<&str, &'a PlanModel>, role: &RolePolicy) -> Vec<
             continue;
         }
         let mut artifacts: Vec<_> = model.artifacts.iter().collect();
-        artifacts.sort_by(|one, other| {
-            let bits = |artifact: &PlanArtifact| artifact.artifact.bits_per_weight;
-            bits(other).total_cmp(&bits(one)).then(one.artifact.digest.cmp(&other.artifact.digest))
-        });
+        closeness::sort(&mut artifacts, |artifact| &artifact.artifact);
         wanted.extend(artifacts.into_iter().map(|artifact| (*model, artifact)));
     }
     wanted

@@ -3,7 +3,7 @@
 //! `engine-worker` beside it.
 //!
 //! Without arguments the bundled model on its own text. `quality_table [--text FILE] [--context N] [--chunks N]
-//! [--imatrix FILE] [--types A,B] [--sixteen-bit] [MODEL]` takes any F16, BF16 or F32 model; without FILE, on the
+//! [--threads N] [--imatrix FILE] [--types A,B] [--sixteen-bit] [MODEL]` takes any F16, BF16 or F32 model; without FILE, on the
 //! project's text. Types that need an importance matrix are left out without one.
 
 use std::error::Error;
@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let command = WorkerCommand::new(programs.join("engine-worker"));
     let scratch = tempfile::tempdir()?;
     let (mut model, mut text, mut imatrix, mut types, mut sixteen_bit) = (None, None, None, None, false);
-    let (mut context, mut chunks) = (None, None);
+    let (mut context, mut chunks, mut threads) = (None, None, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} wants a value"));
@@ -30,6 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             "--context" => context = Some(ContextTokens::new(value()?.parse()?)),
             "--chunks" => chunks = Some(value()?.parse()?),
             "--imatrix" => imatrix = Some(PathBuf::from(value()?)),
+            "--threads" => threads = Some(value()?.parse()?),
             "--types" => types = Some(value()?),
             "--sixteen-bit" => sixteen_bit = true,
             _ => model = Some(PathBuf::from(argument)),
@@ -70,6 +71,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let request = QualityRequest {
             context,
             chunks,
+            threads,
             sixteen_bit,
             ..QualityRequest::new(source.clone(), candidate.clone(), text.clone())
         };
@@ -90,7 +92,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             d.log_ratio.value.exp() * d.log_ratio.error,
         );
         basis = format!(
-            "{}: {} chunks of {} tokens, {} scored; perplexity of the source {:.4} ± {:.4}",
+            "{}: {} chunks of {}, {} scored; perplexity of the source {:.4} ± {:.4}",
             text.name, found.chunks, found.context, d.positions, d.source_perplexity.value, d.source_perplexity.error
         );
         std::fs::remove_file(&candidate)?;

@@ -11,8 +11,8 @@
 
 pub mod bundled;
 mod child;
-mod divergence;
 pub mod device_table;
+mod divergence;
 mod ffi;
 mod frame;
 pub mod gguf;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, ContextTokens, ModelDigest, Timestamp};
+use crate::{Bytes, ContextTokens, ModelDigest, Quality, Timestamp};
 
 /// A model that the operator imported, in one or more quantizations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub struct Artifact {
     pub bits_per_weight: f64,
     /// Where it came from.
     pub source: ArtifactSource,
+    /// How far it is from what it was made from; `None` if that was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
 }
 
 /// Where an artifact came from.

@@ -40,7 +40,7 @@ pub use ids::{AdminName, AssignmentId, IdError, MachineId, TokenId};
 pub use inventory::{Cpu, Device, DeviceKind, Disk, Inventory, Memory, Os, ProbeFailure};
 pub use machine::{EnrolmentState, Machine};
 pub use observed::{Deployment, DeploymentState, Measured, Observed, Transfer};
-pub use plan::{Assignment, Candidate, MachinePlan, Plan, Rejection, RejectionReason};
+pub use plan::{Assignment, Candidate, Closeness, MachinePlan, Plan, Rejection, RejectionReason};
 pub use policy::{Policy, PolicyError, RolePolicy};
 pub use protocol::{PROTOCOL_VERSION, ProtocolError, check_peer_protocol};
 pub use quality::{Divergence, Estimate, Quality};

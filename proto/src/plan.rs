@@ -54,6 +54,15 @@ pub struct Rejection {
     pub reason: RejectionReason,
 }
 
+/// Mean KL divergences from one source, measured alike.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Closeness {
+    /// Of the artifact that won.
+    pub winner: f64,
+    /// Of the one that lost.
+    pub this: f64,
+}
+
 /// The kinds of reason, each with the figures that decided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
@@ -93,10 +102,13 @@ pub enum RejectionReason {
         /// llama.cpp's words.
         error: String,
     },
-    /// It would run, but the chosen one keeps more bits per weight or is wanted more.
+    /// It would run, but the chosen one is closer to its source, keeps more bits per weight, or is wanted more.
     Outranked {
         /// Quantization or model that won.
         by: String,
+        /// How close to their source both are, where both were measured alike.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        closeness: Option<Closeness>,
     },
     /// A reason of a newer peer, in its words.
     Other {
@@ -118,7 +130,10 @@ impl std::fmt::Display for Rejection {
                 write!(f, "trained with a context of {has} tokens, policy wants {wanted}")
             }
             RejectionReason::NotSized { error } => write!(f, "llama.cpp cannot size it: {error}"),
-            RejectionReason::Outranked { by } => write!(f, "would run, but {by} is better"),
+            RejectionReason::Outranked { by, closeness: None } => write!(f, "would run, but {by} is better"),
+            RejectionReason::Outranked { by, closeness: Some(Closeness { winner, this }) } => {
+                write!(f, "would run, but {by} is closer to the source: KLD {winner:.4} against {this:.4}")
+            }
             RejectionReason::Other { text } => f.write_str(text),
         }
     }

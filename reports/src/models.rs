@@ -50,10 +50,12 @@ pub fn model_page(model: &Model, style: &Style) -> String {
         .add("licence", known(licence.as_ref()))
         .add("imported", plain(date(*imported_at)));
     let page = heading(name, style) + &facts.render() + "\n";
-    let mut files = Grid::new(style, &["QUANTIZATION", "BITS", "SIZE", "FROM"]).right(&[1, 2]).whole(&[0, 1, 2, 3]);
+    let mut files = Grid::new(style, &["QUANTIZATION", "BITS", "SIZE", "FROM", "KLD", "SAME TOP", "PPL RATIO"])
+        .right(&[1, 2, 4, 5, 6])
+        .whole(&[0, 1, 2, 3, 4]);
     let mut digests = Grid::new(style, &["QUANTIZATION", "SHA-256"]).whole(&[0]);
     for artifact in artifacts {
-        let Artifact { digest, quantization, size, bits_per_weight, source } = artifact;
+        let Artifact { digest, quantization, size, bits_per_weight, source, quality } = artifact;
         let from = match source {
             ArtifactSource::Imported => "imported".to_owned(),
             ArtifactSource::QuantizedFrom { digest } => artifacts
@@ -62,8 +64,39 @@ pub fn model_page(model: &Model, style: &Style) -> String {
                 .map_or_else(|| digest.short(), |other| other.quantization.clone()),
         };
         let bits = format!("{bits_per_weight:.2}");
-        files.row(vec![plain(quantization), plain(bits), plain(size.to_string()), plain(from)]);
+        let figures = quality.as_ref().map(|quality| &quality.divergence);
+        files.row(vec![
+            plain(quantization),
+            plain(bits),
+            plain(size.to_string()),
+            plain(from),
+            known(figures.map(|figures| divergence(figures.mean.value, figures.mean.error))),
+            known(figures.map(|figures| format!("{:.1} %", figures.same_top.value * 100.0))),
+            known(figures.map(|figures| format!("{:.3}", figures.log_ratio.value.exp()))),
+        ]);
         digests.row(vec![plain(quantization), toned(digest.hex(), Tone::Quiet)]);
     }
-    page + &files.render() + "\n" + &digests.render()
+    page + &files.render() + &basis(artifacts, style) + "\n" + &digests.render()
+}
+
+/// `0.0313 ± 0.0002`.
+fn divergence(mean: f64, error: f64) -> String {
+    format!("{mean:.4} ± {error:.4}")
+}
+
+/// What the figures of quality rest on; empty where there are none.
+fn basis(artifacts: &[Artifact], style: &Style) -> String {
+    let mut said: Vec<String> = Vec::new();
+    for quality in artifacts.iter().filter_map(|artifact| artifact.quality.as_ref()) {
+        let source = artifacts.iter().find(|artifact| artifact.digest == quality.source);
+        let source = source.map_or_else(|| quality.source.short(), |artifact| artifact.quantization.clone());
+        let words = format!(
+            "KLD: mean KL divergence from {source} on {}, {} chunks of {}; lower is better",
+            quality.text, quality.chunks, quality.context
+        );
+        if !said.contains(&words) {
+            said.push(words);
+        }
+    }
+    said.iter().map(|words| sentence(words, Tone::Quiet, style)).collect()
 }

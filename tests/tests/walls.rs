@@ -143,7 +143,7 @@ fn deciding_is_pure() {
 }
 
 #[test]
-fn unsafe_code_is_in_one_file() {
+fn unsafe_code_is_at_the_border_to_c_alone() {
     let mut found = BTreeSet::new();
     for folder in ["proto", "engine", "reports", "agent", "controller", "tests"] {
         for path in sources(&root().join(folder)) {
@@ -153,7 +153,8 @@ fn unsafe_code_is_in_one_file() {
             }
         }
     }
-    assert_eq!(found, BTreeSet::from(["engine/src/ffi.rs".to_owned()]));
+    found.retain(|path| path != "engine/src/ffi.rs" && !path.starts_with("engine/src/ffi/"));
+    assert_eq!(found, BTreeSet::new());
 }
 
 #[test]

@@ -152,6 +152,20 @@ pub(super) enum MachinesCommand {
     },
 }
 
+/// What an import makes of its file.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Making {
+    /// Quantizations to make from it, e.g. Q8_0,Q4_K_M
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub quantize: Vec<String>,
+    /// An importance matrix for them, as llama.cpp's llama-imatrix makes it
+    #[arg(long, value_name = "FILE", requires = "quantize")]
+    pub imatrix: Option<PathBuf>,
+    /// Do not measure how far they are from the file
+    #[arg(long, requires = "quantize")]
+    pub no_quality: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum ModelsCommand {
     /// Bring GGUF files into the catalog
@@ -165,9 +179,25 @@ pub(super) enum ModelsCommand {
         /// Name in the catalog [default: the file's own]
         #[arg(long)]
         name: Option<String>,
-        /// Quantizations to make from it, e.g. Q8_0,Q4_K_M
-        #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+        #[command(flatten)]
+        making: Making,
+    },
+    /// Make quantizations of a model that is in the catalog, and measure those that were not
+    Quantize {
+        /// Its name
+        name: String,
+        /// What to make, e.g. Q8_0 Q4_K_M
+        #[arg(value_name = "TYPE", required = true, value_delimiter = ',')]
         quantize: Vec<String>,
+        /// An importance matrix, as llama.cpp's llama-imatrix makes it
+        #[arg(long, value_name = "FILE")]
+        imatrix: Option<PathBuf>,
+        /// Do not measure how far the results are from the source
+        #[arg(long)]
+        no_quality: bool,
+        /// Take a source that is quantized already, where there is no other
+        #[arg(long)]
+        requantize: bool,
     },
     /// List models
     List,

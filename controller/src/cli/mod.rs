@@ -104,8 +104,11 @@ fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
 }
 
 async fn ask(global: &args::Global, command: Command, output: &Output) -> Result<(), Failure> {
-    if let Command::Models(args::ModelsCommand::Import { name, quantize, .. }) = &command {
-        models::check_usage(name.as_deref(), quantize)?;
+    if let Command::Models(args::ModelsCommand::Import { name, making, .. }) = &command {
+        models::check_usage(name.as_deref(), &making.quantize, making.imatrix.as_deref())?;
+    }
+    if let Command::Models(args::ModelsCommand::Quantize { quantize, imatrix, .. }) = &command {
+        models::check_usage(None, quantize, imatrix.as_deref())?;
     }
     let mut client = connect::connect(global).await?;
     match command {

@@ -3,41 +3,46 @@
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
-use bytes::BytesMut;
+use bytes::{Bytes as RawBytes, BytesMut};
 use indicatif::{ProgressBar, ProgressStyle};
 use muster_engine::gguf::GgufHeader;
-use muster_proto::wire::{self, import_model_progress, import_model_request};
+use muster_engine::quantizations::Quantization;
+use muster_proto::wire::{self, import_model_progress, import_model_request, quantize_model_request};
 use muster_proto::{Bytes, Model};
 use muster_reports::{model_page, models_table};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 
-use super::args::ModelsCommand;
+use super::args::{Making, ModelsCommand};
 use super::output::Output;
 use super::{Client, Failure};
-use crate::catalog::{check_name, check_quantization, name_from};
+use crate::catalog::{ImportError, check_name, check_quantization, name_from};
 
 /// Bytes of a file in one message.
 const CHUNK: usize = 1 << 20;
 
 /// What is wrong with the flags of an import, found before anything is sent.
-pub(super) fn check_usage(name: Option<&str>, quantize: &[String]) -> Result<(), Failure> {
+pub(super) fn check_usage(name: Option<&str>, quantize: &[String], imatrix: Option<&Path>) -> Result<(), Failure> {
     if let Some(name) = name {
         check_name(name).map_err(|error| Failure::usage(error.to_string()))?;
     }
     for quantization in quantize {
-        check_quantization(quantization).map_err(|error| Failure::usage(error.to_string()))?;
+        let name = check_quantization(quantization).map_err(|error| Failure::usage(error.to_string()))?;
+        if imatrix.is_none() && Quantization::from_name(name).is_some_and(|known| known.needs_imatrix) {
+            return Err(Failure::usage(ImportError::NeedsImatrix(name).to_string()));
+        }
     }
     Ok(())
 }
 
 pub(super) async fn run(client: &mut Client, command: ModelsCommand, output: &Output) -> Result<(), Failure> {
     match command {
-        ModelsCommand::Import { path, bundled: _, name, quantize } => {
+        ModelsCommand::Import { path, bundled: _, name, making } => {
             let Some(path) = path else {
-                let model = import(client, None, name, quantize).await?;
+                let model = import(client, None, name, &making).await?;
                 return output.result(&model, |style| model_page(&model, style));
             };
             let files = files(&path)?;
@@ -46,7 +51,7 @@ pub(super) async fn run(client: &mut Client, command: ModelsCommand, output: &Ou
             }
             let mut models: Vec<Model> = Vec::new();
             for file in &files {
-                let model = import(client, Some(file), name.clone(), quantize.clone()).await;
+                let model = import(client, Some(file), name.clone(), &making).await;
                 let model = model.map_err(|failure| Failure {
                     message: format!("{}: {}", file.display(), failure.message),
                     ..failure
@@ -58,6 +63,10 @@ pub(super) async fn run(client: &mut Client, command: ModelsCommand, output: &Ou
                 [model] if !path.is_dir() => output.result(model, |style| model_page(model, style)),
                 models => output.result(&models, |style| models_table(models, style)),
             }
+        }
+        ModelsCommand::Quantize { name, quantize, imatrix, no_quality, requantize } => {
+            let model = make(client, name, quantize, imatrix.as_deref(), (no_quality, requantize)).await?;
+            output.result(&model, |style| model_page(&model, style))
         }
         ModelsCommand::List => {
             let models: Vec<Model> = client.list_models(wire::ListModelsRequest {}).await?.into_inner().try_into()?;
@@ -103,7 +112,7 @@ async fn import(
     client: &mut Client,
     file: Option<&Path>,
     name: Option<String>,
-    quantize: Vec<String>,
+    making: &Making,
 ) -> Result<Model, Failure> {
     let (messages, outgoing) = mpsc::channel(4);
     let mut size = 0;
@@ -118,13 +127,84 @@ async fn import(
         name = name.or_else(|| name_of(file));
         opened = Some(content);
     }
-    let start = wire::ImportModelStart { size, name: name.unwrap_or_default(), quantize, bundled: file.is_none() };
+    let matrix = opened_imatrix(making.imatrix.as_deref()).await?;
+    let start = wire::ImportModelStart {
+        size,
+        name: name.unwrap_or_default(),
+        quantize: making.quantize.clone(),
+        bundled: file.is_none(),
+        no_quality: making.no_quality,
+    };
     let start = wire::ImportModelRequest { message: Some(import_model_request::Message::Start(start)) };
     messages.send(start).await.map_err(|_| Failure::new("cannot begin the import"))?;
-    let sending =
-        tokio::spawn(async move { if let Some(content) = opened { send(content, messages).await } else { Ok(()) } });
-    let mut answers = client.import_model(ReceiverStream::new(outgoing)).await?.into_inner();
-    let mut shown = Shown::new(label, size);
+    let sending = tokio::spawn(async move {
+        if let Some(matrix) = matrix {
+            send(matrix, &messages, |part| {
+                let message = Some(import_model_request::Message::Imatrix(part));
+                wire::ImportModelRequest { message }
+            })
+            .await?;
+        }
+        if let Some(content) = opened {
+            send(content, &messages, |part| {
+                let message = Some(import_model_request::Message::Chunk(part));
+                wire::ImportModelRequest { message }
+            })
+            .await?;
+        }
+        Ok::<(), io::Error>(())
+    });
+    let answers = client.import_model(ReceiverStream::new(outgoing)).await?.into_inner();
+    match follow(answers, Shown::new(label, size)).await? {
+        Some(model) => Ok(model),
+        None => match sending.await {
+            Ok(Err(error)) => Err(Failure::new(format!("cannot read it: {error}"))),
+            _ => Err(Failure::new("the controller ended the import without an answer: see its log")),
+        },
+    }
+}
+
+/// An importance matrix, opened before anything is sent.
+async fn opened_imatrix(path: Option<&Path>) -> Result<Option<File>, Failure> {
+    let Some(path) = path else { return Ok(None) };
+    let file = File::open(path).await;
+    file.map(Some).map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))
+}
+
+/// Makes quantizations of a model that is in the catalog.
+async fn make(
+    client: &mut Client,
+    name: String,
+    quantize: Vec<String>,
+    imatrix: Option<&Path>,
+    (no_quality, requantize): (bool, bool),
+) -> Result<Model, Failure> {
+    let matrix = opened_imatrix(imatrix).await?;
+    let (messages, outgoing) = mpsc::channel(4);
+    let shown = Shown::new(name.clone(), 0);
+    let start = wire::QuantizeModelStart { name, quantize, no_quality, requantize };
+    let start = wire::QuantizeModelRequest { message: Some(quantize_model_request::Message::Start(start)) };
+    messages.send(start).await.map_err(|_| Failure::new("cannot begin"))?;
+    let sending = tokio::spawn(async move {
+        let Some(matrix) = matrix else { return Ok(()) };
+        send(matrix, &messages, |part| {
+            let message = Some(quantize_model_request::Message::Imatrix(part));
+            wire::QuantizeModelRequest { message }
+        })
+        .await
+    });
+    let answers = client.quantize_model(ReceiverStream::new(outgoing)).await?.into_inner();
+    match follow(answers, shown).await? {
+        Some(model) => Ok(model),
+        None => match sending.await {
+            Ok(Err(error)) => Err(Failure::new(format!("cannot read the importance matrix: {error}"))),
+            _ => Err(Failure::new("the controller ended it without an answer: see its log")),
+        },
+    }
+}
+
+/// Shows how it goes, until the model is there. The controller says more of what it did not like than a broken pipe does.
+async fn follow(mut answers: Streaming<wire::ImportModelProgress>, mut shown: Shown) -> Result<Option<Model>, Failure> {
     let mut done = None;
     while let Some(answer) = answers.message().await? {
         match answer.message {
@@ -135,17 +215,10 @@ async fn import(
         }
     }
     shown.finish();
-    // The controller says more of what it did not like than the broken pipe does.
-    if let Some(model) = done {
-        return Ok(model);
-    }
-    match sending.await {
-        Ok(Err(error)) => Err(Failure::new(format!("cannot read it: {error}"))),
-        _ => Err(Failure::new("the controller ended the import without an answer: see its log")),
-    }
+    Ok(done)
 }
 
-async fn send(mut content: File, messages: mpsc::Sender<wire::ImportModelRequest>) -> io::Result<()> {
+async fn send<M>(mut content: File, messages: &mpsc::Sender<M>, message: impl Fn(RawBytes) -> M) -> io::Result<()> {
     loop {
         let mut chunk = BytesMut::with_capacity(CHUNK);
         while chunk.len() < CHUNK {
@@ -156,8 +229,7 @@ async fn send(mut content: File, messages: mpsc::Sender<wire::ImportModelRequest
         if chunk.is_empty() {
             return Ok(());
         }
-        let message = import_model_request::Message::Chunk(chunk.freeze());
-        if messages.send(wire::ImportModelRequest { message: Some(message) }).await.is_err() {
+        if messages.send(message(chunk.freeze())).await.is_err() {
             return Ok(());
         }
     }

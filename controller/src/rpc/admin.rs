@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes as RawBytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use muster_proto::wire::admin_server::Admin;
-use muster_proto::wire::{self, import_model_progress, import_model_request};
+use muster_proto::wire::{self, import_model_progress, import_model_request, quantize_model_request};
 use muster_proto::{
     AdminName, AdminRecord, Bytes, ControllerStatus, DeploymentState, EnrolmentState, IdError, Machine, MachineId,
-    PROTOCOL_VERSION, Policy, TokenId,
+    Model, PROTOCOL_VERSION, Policy, TokenId,
 };
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -16,14 +17,19 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{Services, import_status, internal, operator, store_status};
+use crate::blobs::Staged;
 use crate::ca::CertificateRequest;
-use crate::catalog::{ImportProgress, ImportRequest};
+use crate::catalog::{ImportError, ImportProgress, ImportRequest, Progress};
+use crate::catalog_quality::ImatrixFile;
 use crate::enrol::TokenRequest;
 use crate::identity::Subject;
 use crate::store::{Event, Found};
 
 /// Most quantizations in one import.
 const QUANTIZE_MAX: usize = 64;
+
+/// How something long of the catalog goes.
+type ImportStream = ReceiverStream<Result<wire::ImportModelProgress, Status>>;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -47,6 +53,42 @@ impl AdminService {
             }
         }
         Ok(machines)
+    }
+
+    async fn push_imatrix(&self, matrix: &mut Option<ImatrixFile>, part: RawBytes) -> Result<(), Status> {
+        if matrix.is_none() {
+            *matrix = Some(self.services.catalog.imatrix_file().await.map_err(|error| import_status(&error))?);
+        }
+        let file = matrix.as_mut().expect("made above");
+        file.push(part).await.map_err(|error| import_status(&ImportError::Imatrix(error)))
+    }
+
+    /// Runs something long of the catalog and tells how it goes, until it is done or nobody listens any more.
+    fn follow<F>(&self, work: impl FnOnce(Progress) -> F + Send + 'static) -> Response<ImportStream>
+    where
+        F: Future<Output = Result<Model, ImportError>> + Send,
+    {
+        let (outgoing, messages) = mpsc::channel(16);
+        let shutdown = self.services.shutdown.clone();
+        self.services.tasks.spawn(async move {
+            let (progress, mut steps) = mpsc::channel(16);
+            let relay = async {
+                while let Some(step) = steps.recv().await {
+                    let _ = outgoing.send(Ok(progress_message(step))).await;
+                }
+            };
+            // Dropping the work stops its worker and removes what is unfinished.
+            let done = tokio::select! {
+                (done, ()) = async { tokio::join!(work(progress), relay) } => done.map_err(|error| import_status(&error)),
+                () = shutdown.cancelled() => Err(Status::unavailable("the controller is shutting down")),
+                () = outgoing.closed() => return,
+            };
+            let message = done.map(|model| wire::ImportModelProgress {
+                message: Some(import_model_progress::Message::Done(model.into())),
+            });
+            let _ = outgoing.send(message).await;
+        });
+        Response::new(ReceiverStream::new(messages))
     }
 
     async fn find(&self, word: String) -> Result<MachineId, Status> {
@@ -77,7 +119,8 @@ fn id_status(error: &IdError) -> Status {
 
 #[async_trait]
 impl Admin for AdminService {
-    type ImportModelStream = ReceiverStream<Result<wire::ImportModelProgress, Status>>;
+    type ImportModelStream = ImportStream;
+    type QuantizeModelStream = ImportStream;
 
     async fn get_status(&self, request: Request<wire::GetStatusRequest>) -> Result<Response<wire::Status>, Status> {
         operator(&request)?;
@@ -219,12 +262,27 @@ impl Admin for AdminService {
         else {
             return Err(Status::invalid_argument("the first message must say what comes"));
         };
-        let wire::ImportModelStart { size, name, quantize, bundled } = start;
+        let wire::ImportModelStart { size, name, quantize, bundled, no_quality } = start;
         if quantize.len() > QUANTIZE_MAX {
             return Err(Status::invalid_argument(format!("at most {QUANTIZE_MAX} quantizations at once")));
         }
         let name = Some(name).filter(|name| !name.is_empty());
-        let wanted = ImportRequest { size: Bytes::new(size), name, quantize, bundled };
+        let size = Bytes::new(size);
+        let wanted = ImportRequest { size, name, quantize, bundled, no_quality, requantize: false };
+        let mut matrix: Option<ImatrixFile> = None;
+        let mut first_chunk = None;
+        // A bundled model's messages end after the importance matrix; a file's first chunk follows it.
+        while let Some(message) = incoming.message().await? {
+            match message.message {
+                Some(import_model_request::Message::Imatrix(part)) => self.push_imatrix(&mut matrix, part).await?,
+                Some(import_model_request::Message::Chunk(chunk)) => {
+                    first_chunk = Some(Ok(chunk));
+                    break;
+                }
+                _ => {}
+            }
+        }
+        let imatrix = finish_imatrix(matrix).await?;
         let chunks = incoming.map_err(|status| status.message().to_owned()).filter_map(|message| async {
             match message {
                 Ok(wire::ImportModelRequest { message: Some(import_model_request::Message::Chunk(chunk)) }) => {
@@ -234,33 +292,36 @@ impl Admin for AdminService {
                 Err(error) => Some(Err(error)),
             }
         });
-        let (outgoing, messages) = mpsc::channel(16);
+        let chunks = futures_util::stream::iter(first_chunk).chain(chunks);
         let catalog = self.services.catalog.clone();
-        let shutdown = self.services.shutdown.clone();
-        self.services.tasks.spawn(async move {
-            let (progress, mut steps) = mpsc::channel(16);
-            let relay = async {
-                while let Some(step) = steps.recv().await {
-                    let _ = outgoing.send(Ok(progress_message(step))).await;
-                }
-            };
-            let import = async {
-                let done = catalog.import(wanted, chunks, &progress, actor).await;
-                drop(progress);
-                done
-            };
-            // Dropping the import stops its worker and removes what is unfinished.
-            let done = tokio::select! {
-                (done, ()) = async { tokio::join!(import, relay) } => done.map_err(|error| import_status(&error)),
-                () = shutdown.cancelled() => Err(Status::unavailable("the controller is shutting down")),
-                () = outgoing.closed() => return,
-            };
-            let message = done.map(|model| wire::ImportModelProgress {
-                message: Some(import_model_progress::Message::Done(model.into())),
-            });
-            let _ = outgoing.send(message).await;
-        });
-        Ok(Response::new(ReceiverStream::new(messages)))
+        Ok(self.follow(move |progress| async move { catalog.import(wanted, imatrix, chunks, &progress, actor).await }))
+    }
+
+    async fn quantize_model(
+        &self,
+        request: Request<Streaming<wire::QuantizeModelRequest>>,
+    ) -> Result<Response<Self::QuantizeModelStream>, Status> {
+        let actor = operator(&request)?;
+        let mut incoming = request.into_inner();
+        let first = incoming.message().await?;
+        let Some(wire::QuantizeModelRequest { message: Some(quantize_model_request::Message::Start(start)) }) = first
+        else {
+            return Err(Status::invalid_argument("the first message must say what is wanted"));
+        };
+        let wire::QuantizeModelStart { name, quantize, no_quality, requantize } = start;
+        if quantize.len() > QUANTIZE_MAX {
+            return Err(Status::invalid_argument(format!("at most {QUANTIZE_MAX} quantizations at once")));
+        }
+        let wanted = ImportRequest { name: Some(name), quantize, no_quality, requantize, ..ImportRequest::default() };
+        let mut matrix: Option<ImatrixFile> = None;
+        while let Some(message) = incoming.message().await? {
+            if let Some(quantize_model_request::Message::Imatrix(part)) = message.message {
+                self.push_imatrix(&mut matrix, part).await?;
+            }
+        }
+        let imatrix = finish_imatrix(matrix).await?;
+        let catalog = self.services.catalog.clone();
+        Ok(self.follow(move |progress| async move { catalog.quantize_model(wanted, imatrix, &progress, actor).await }))
     }
 
     async fn list_models(
@@ -376,6 +437,12 @@ impl Admin for AdminService {
         let events = self.services.store.events(after, limit).await.map_err(|error| store_status(&error))?;
         Ok(Response::new(events.into()))
     }
+}
+
+async fn finish_imatrix(matrix: Option<ImatrixFile>) -> Result<Option<Staged>, Status> {
+    let Some(matrix) = matrix else { return Ok(None) };
+    let staged = matrix.finish().await.map_err(|error| import_status(&ImportError::Imatrix(error)))?;
+    Ok(Some(staged))
 }
 
 fn progress_message(progress: ImportProgress) -> wire::ImportModelProgress {

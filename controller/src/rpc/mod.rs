@@ -143,14 +143,19 @@ fn enrol_status(error: &EnrolError) -> Status {
 
 fn import_status(error: &ImportError) -> Status {
     let code = match error {
-        ImportError::Name(_) | ImportError::Nameless | ImportError::Quantization(_) => Code::InvalidArgument,
+        ImportError::Name(_)
+        | ImportError::Nameless
+        | ImportError::Quantization(_)
+        | ImportError::NeedsImatrix(_)
+        | ImportError::Imatrix(_) => Code::InvalidArgument,
+        ImportError::NoModel(_) => Code::NotFound,
         ImportError::BadModel(_) => {
             let mut status = Status::invalid_argument(crate::error_chain(error));
             status.metadata_mut().insert(BAD_MODEL_METADATA, MetadataValue::from_static("1"));
             return status;
         }
         ImportError::Conflict { .. } | ImportError::OtherName { .. } => Code::AlreadyExists,
-        ImportError::Quantize { .. } => Code::FailedPrecondition,
+        ImportError::Quantize { .. } | ImportError::NoSource(_) => Code::FailedPrecondition,
         ImportError::Blob(BlobError::NoRoom { .. }) => Code::ResourceExhausted,
         ImportError::Blob(BlobError::TooLong { .. } | BlobError::TooShort { .. }) | ImportError::Transfer(_) => {
             Code::Aborted

@@ -1,6 +1,6 @@
 //! The catalog's rows: models and their artifacts.
 
-use muster_proto::{Artifact, ArtifactSource, Bytes, ContextTokens, Model, ModelDigest, Timestamp};
+use muster_proto::{Artifact, ArtifactSource, Bytes, ContextTokens, Model, ModelDigest, Quality, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::audit::{self, Actor, Event};
@@ -64,6 +64,7 @@ pub enum PutArtifact {
 
 fn artifact_of(row: &Row<'_>) -> Result<ArtifactRecord, Fault> {
     let source: String = row.get(4)?;
+    let quality: Option<String> = row.get(7)?;
     Ok(ArtifactRecord {
         artifact: Artifact {
             digest: parsed(0, row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?,
@@ -71,6 +72,7 @@ fn artifact_of(row: &Row<'_>) -> Result<ArtifactRecord, Fault> {
             size: Bytes::new(amount(row.get(2)?)),
             bits_per_weight: row.get(3)?,
             source: from_json::<ArtifactSource>("the source of an artifact", &source)?,
+            quality: quality.map(|json| from_json::<Quality>("the quality of an artifact", &json)).transpose()?,
         },
         bytes_per_token: Bytes::new(amount(row.get(5)?)),
         parameters_per_token: amount(row.get(6)?),
@@ -79,7 +81,7 @@ fn artifact_of(row: &Row<'_>) -> Result<ArtifactRecord, Fault> {
 
 fn artifacts_of(connection: &Connection, model: &str) -> Result<Vec<ArtifactRecord>, Fault> {
     let mut statement = connection.prepare_cached(
-        "SELECT digest, quantization, size, bits_per_weight, source, bytes_per_token, parameters_per_token
+        "SELECT digest, quantization, size, bits_per_weight, source, bytes_per_token, parameters_per_token, quality
          FROM artifacts WHERE model = ?1 ORDER BY bits_per_weight DESC, digest",
     )?;
     let mut rows = statement.query([model])?;
@@ -140,8 +142,8 @@ fn put(connection: &Connection, new: &NewArtifact) -> Result<PutArtifact, Fault>
     let artifact = &new.record.artifact;
     connection.execute(
         "INSERT INTO artifacts
-         (digest, model, quantization, size, bits_per_weight, source, bytes_per_token, parameters_per_token)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+         (digest, model, quantization, size, bits_per_weight, source, bytes_per_token, parameters_per_token, quality)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         params![
             digest.to_string(),
             facts.name,
@@ -150,7 +152,8 @@ fn put(connection: &Connection, new: &NewArtifact) -> Result<PutArtifact, Fault>
             artifact.bits_per_weight,
             to_json(&artifact.source),
             integer(new.record.bytes_per_token.get()),
-            integer(new.record.parameters_per_token)
+            integer(new.record.parameters_per_token),
+            artifact.quality.as_ref().map(to_json)
         ],
     )?;
     let action = match artifact.source {
@@ -166,6 +169,18 @@ impl Store {
     /// Brings an artifact into the catalog, unless the same file is there.
     pub async fn put_artifact(&self, new: NewArtifact) -> Result<PutArtifact, StoreError> {
         self.write("enter a model into the catalog", move |connection| put(connection, &new)).await
+    }
+
+    /// Keeps the quality of an artifact that is in the catalog; false where it is not.
+    pub async fn set_quality(&self, digest: ModelDigest, quality: Quality) -> Result<bool, StoreError> {
+        self.write("keep a quality", move |connection| {
+            let changed = connection.execute(
+                "UPDATE artifacts SET quality = ?2 WHERE digest = ?1",
+                params![digest.to_string(), to_json(&quality)],
+            )?;
+            Ok(changed > 0)
+        })
+        .await
     }
 
     /// Which model a file belongs to, if it is in the catalog.

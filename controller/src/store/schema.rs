@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::StoreError;
 
 /// Each brings the database one version further. Never changed once released, only added to.
-pub(super) const MIGRATIONS: &[&str] = &[INITIAL];
+pub(super) const MIGRATIONS: &[&str] = &[INITIAL, QUALITY];
 
 const INITIAL: &str = "
 CREATE TABLE machines (
@@ -123,6 +123,9 @@ CREATE TABLE audit (
     detail TEXT NOT NULL
 ) STRICT;
 ";
+
+/// How far an artifact is from what it was made from, as JSON; null where that was not measured.
+const QUALITY: &str = "ALTER TABLE artifacts ADD COLUMN quality TEXT;";
 
 /// A connection with the settings that every connection has.
 pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {

@@ -7,8 +7,8 @@ use muster_controller::desired::same_intent;
 use muster_controller::plan::{PlanArtifact, PlanInput, PlanMachine, PlanModel, Sizing, plan};
 use muster_proto::{
     Artifact, ArtifactSource, AssignmentId, BenchModel, BenchPoint, Benchmark, Bytes, ContextTokens, Cpu, Device,
-    DeviceKind, DeviceMemory, Disk, Inventory, MachineId, Memory, MemoryNeed, ModelDigest, Os, Plan, Policy,
-    RejectionReason, RolePolicy, Spread, Timestamp, TokensPerSecond,
+    DeviceKind, DeviceMemory, Disk, Divergence, Estimate, Inventory, MachineId, Memory, MemoryNeed, ModelDigest, Os,
+    Plan, Policy, Quality, RejectionReason, RolePolicy, Spread, Timestamp, TokensPerSecond,
 };
 use proptest::prelude::*;
 
@@ -34,6 +34,7 @@ fn artifact(number: u8, quantization: &str, mib: u64, bits: f64) -> PlanArtifact
             size: Bytes::from_mib(mib),
             bits_per_weight: bits,
             source: ArtifactSource::Imported,
+            quality: None,
         },
         bytes_per_token: Bytes::from_mib(mib),
         parameters_per_token: mib << 20,
@@ -123,6 +124,34 @@ fn the_most_bits_that_fit_win_and_the_others_say_why() {
     };
     let expected = ["needs 2.3 GiB on CUDA0, 1.9 GiB is free", "chosen", "would run, but Q8_0 is better"];
     assert_eq!(verdicts(&input), expected);
+}
+
+#[test]
+fn a_measured_quality_decides_and_the_reason_has_both_figures() {
+    let measured = |number, name: &str, mib, bits, value| {
+        let mut made = artifact(number, name, mib, bits);
+        made.artifact.quality = Some(Quality {
+            source: digest(9),
+            text: "t".to_owned(),
+            context: ContextTokens::new(512),
+            chunks: 8,
+            engine_build: "b".to_owned(),
+            divergence: Divergence { mean: Estimate { value, error: 0.0 }, ..Divergence::default() },
+        });
+        made
+    };
+    // Q4_1 has more bits, and is farther from the source.
+    let artifacts = vec![measured(1, "Q4_1", 500, 5.0, 0.0717), measured(2, "Q4_K_M", 480, 4.9, 0.0313)];
+    let sizings = [(1, need(&[], 900)), (2, need(&[], 880))];
+    let mut input = PlanInput {
+        policy: Some(policy(&["m"], 4096, None)),
+        models: vec![model("m", 8192, artifacts)],
+        machines: vec![machine(inventory(4000, &[], 9000), &sizings)],
+    };
+    let closer = "would run, but Q4_K_M is closer to the source: KLD 0.0313 against 0.0717";
+    assert_eq!(verdicts(&input), ["chosen", closer]);
+    input.models[0].artifacts[0].artifact.quality = None;
+    assert_eq!(verdicts(&input), ["chosen", "would run, but Q4_1 is better"]);
 }
 
 #[test]

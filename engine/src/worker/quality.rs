@@ -24,7 +24,7 @@ pub struct QualityRequest {
     pub chunks: Option<u32>,
     /// Threads to compute on; `None` takes all physical cores.
     pub threads: Option<u32>,
-    /// Layers of each model on GPUs; `None` stays on the CPU, where both always fit.
+    /// Layers of each model on GPUs; `None` stays on the CPU.
     pub gpu_layers: Option<u32>,
     /// Round the source's logarithms of probabilities to 16 bits, as `llama-perplexity` does, to compare with its figures.
     pub sixteen_bit: bool,

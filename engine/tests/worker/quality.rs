@@ -10,7 +10,12 @@ use muster_proto::ContextTokens;
 use crate::{bundled, command, quantized, within};
 
 async fn measured(request: QualityRequest) -> Result<QualityFound, WorkerError> {
-    within(quality(&command(), QualityRequest { chunks: Some(16), ..request }, |_| {})).await
+    within(quality(
+        &command(),
+        QualityRequest { chunks: Some(request.chunks.unwrap_or(8)), threads: Some(1), ..request },
+        |_| {},
+    ))
+    .await
 }
 
 #[tokio::test]
@@ -58,6 +63,7 @@ async fn chunks_longer_than_a_batch_are_scored_too() {
     let request = QualityRequest {
         context: Some(ContextTokens::new(1024)),
         chunks: Some(2),
+        threads: Some(1),
         ..QualityRequest::new(source, candidate, QualityText::built_in())
     };
     let mut steps = Vec::new();

@@ -3,7 +3,8 @@
 use bytes::Bytes as RawBytes;
 
 use super::error::{
-    ConversionError, figure, from_reference, identity, list, list_up_to, moment, optional_text, required, text,
+    ConversionError, figure, from_reference, identity, list, list_up_to, moment, optional, optional_text, required,
+    text,
 };
 use crate::{Artifact, ArtifactSource, Bytes, ContextTokens, DeviceMemory, MemoryNeed, Model, wire};
 
@@ -40,7 +41,7 @@ impl TryFrom<wire::Model> for Model {
 
 impl From<Artifact> for wire::Artifact {
     fn from(value: Artifact) -> Self {
-        let Artifact { digest, quantization, size, bits_per_weight, source } = value;
+        let Artifact { digest, quantization, size, bits_per_weight, source, quality } = value;
         Self {
             digest: RawBytes::copy_from_slice(digest.as_bytes()),
             quantization,
@@ -50,6 +51,7 @@ impl From<Artifact> for wire::Artifact {
                 ArtifactSource::Imported => None,
                 ArtifactSource::QuantizedFrom { digest } => Some(RawBytes::copy_from_slice(digest.as_bytes())),
             },
+            quality: quality.map(Into::into),
         }
     }
 }
@@ -57,7 +59,7 @@ impl From<Artifact> for wire::Artifact {
 impl TryFrom<wire::Artifact> for Artifact {
     type Error = ConversionError;
     fn try_from(message: wire::Artifact) -> Result<Self, ConversionError> {
-        let wire::Artifact { digest, quantization, size, bits_per_weight, quantized_from } = message;
+        let wire::Artifact { digest, quantization, size, bits_per_weight, quantized_from, quality } = message;
         Ok(Self {
             digest: identity("digest", &digest)?,
             quantization: text("quantization", quantization)?,
@@ -67,6 +69,7 @@ impl TryFrom<wire::Artifact> for Artifact {
                 None => ArtifactSource::Imported,
                 Some(digest) => ArtifactSource::QuantizedFrom { digest: identity("quantized_from", &digest)? },
             },
+            quality: optional("quality", quality)?,
         })
     }
 }

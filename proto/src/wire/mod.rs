@@ -15,6 +15,7 @@ mod inventory;
 mod machine;
 mod observed;
 mod plan;
+mod quality;
 
 #[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic)]
 mod generated {

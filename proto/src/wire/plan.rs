@@ -9,7 +9,9 @@ use super::error::{
     optional_tokens_rate, text, tokens_rate,
 };
 use crate::wire::rejection::Reason;
-use crate::{Bytes, Candidate, MachineId, MachinePlan, Plan, Rejection, RejectionReason, TokensPerSecond, wire};
+use crate::{
+    Bytes, Candidate, Closeness, MachineId, MachinePlan, Plan, Rejection, RejectionReason, TokensPerSecond, wire,
+};
 
 impl wire::Plan {
     /// The plan with the machines' names beside it; a machine without one gets an empty name.
@@ -125,7 +127,11 @@ impl From<Rejection> for wire::Rejection {
                 Some(Reason::ContextShort(wire::ContextShort { has, wanted }))
             }
             RejectionReason::NotSized { error } => Some(Reason::NotSized(wire::NotSized { error: clip(error) })),
-            RejectionReason::Outranked { by } => Some(Reason::Outranked(wire::Outranked { by })),
+            RejectionReason::Outranked { by, closeness } => Some(Reason::Outranked(wire::Outranked {
+                by,
+                by_divergence: closeness.map(|closeness| closeness.winner),
+                divergence: closeness.map(|closeness| closeness.this),
+            })),
             RejectionReason::Other { text: _ } => None,
         };
         Self { text, reason }
@@ -157,9 +163,16 @@ impl TryFrom<wire::Rejection> for Rejection {
             Some(Reason::NotSized(wire::NotSized { error })) => {
                 RejectionReason::NotSized { error: text("not_sized.error", error)? }
             }
-            Some(Reason::Outranked(wire::Outranked { by })) => {
-                RejectionReason::Outranked { by: text("outranked.by", by)? }
-            }
+            Some(Reason::Outranked(wire::Outranked { by, by_divergence, divergence })) => RejectionReason::Outranked {
+                by: text("outranked.by", by)?,
+                closeness: match (by_divergence, divergence) {
+                    (Some(winner), Some(this)) => Some(Closeness {
+                        winner: figure("outranked.by_divergence", winner)?,
+                        this: figure("outranked.divergence", this)?,
+                    }),
+                    _ => None,
+                },
+            },
         };
         Ok(Self { reason })
     }

@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use muster_proto::{
-    AdminRecord, AuditEvent, Benchmark, Bytes, ControllerStatus, Deployment, DesiredState, Inventory, Machine,
-    Measured, Model, Observed, Plan, PolicyRecord, Rejection, RejectionReason, TokenRecord, Transfer, wire,
+    AdminRecord, AuditEvent, Benchmark, Bytes, Closeness, ControllerStatus, Deployment, DesiredState, Inventory,
+    Machine, Measured, Model, Observed, Plan, PolicyRecord, Rejection, RejectionReason, TokenRecord, Transfer, wire,
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -44,6 +44,20 @@ fn full_values_come_back() {
     comes_back::<_, wire::AdminRecord>(&samples::admin());
     comes_back::<_, wire::PolicyRecord>(&samples::policy());
     comes_back::<_, wire::AuditEvent>(&samples::event());
+}
+
+#[test]
+fn a_measured_quality_comes_back() {
+    let mut model = samples::model();
+    model.artifacts[1].quality = Some(samples::quality());
+    comes_back::<_, wire::Model>(&model);
+    let closeness = Some(Closeness { winner: 0.002, this: 0.031 });
+    let rejection = Rejection { reason: RejectionReason::Outranked { by: "Q8_0".into(), closeness } };
+    comes_back::<_, wire::Rejection>(&rejection);
+    assert_eq!(rejection.to_string(), "would run, but Q8_0 is closer to the source: KLD 0.0020 against 0.0310");
+    let mut message = wire::Quality::from(samples::quality());
+    message.divergence.as_mut().expect("there").median = f64::NAN;
+    assert_eq!(muster_proto::Quality::try_from(message).expect_err("no figure").path, "divergence.median");
 }
 
 #[test]

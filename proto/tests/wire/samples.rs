@@ -7,10 +7,10 @@ use bytes::Bytes as RawBytes;
 use muster_proto::{
     AdminRecord, Artifact, ArtifactSource, AssignmentId, AuditEvent, BenchModel, BenchPoint, Benchmark, Bytes,
     BytesPerSecond, CaFingerprint, Candidate, ContextTokens, ControllerStatus, Cpu, Deployment, DeploymentState,
-    DesiredAssignment, DesiredState, Device, DeviceKind, DeviceMemory, Disk, EngineSettings, EnrolmentState,
-    FlashAttention, Inventory, KvType, Machine, MachineId, MachinePlan, Measured, Memory, MemoryNeed, Model,
-    ModelDigest, Observed, Os, Plan, PolicyRecord, Prediction, ProbeFailure, Rejection, RejectionReason, Spread,
-    Timestamp, TokenId, TokenRecord, TokensPerSecond, Transfer, wire,
+    DesiredAssignment, DesiredState, Device, DeviceKind, DeviceMemory, Disk, Divergence, EngineSettings,
+    EnrolmentState, Estimate, FlashAttention, Inventory, KvType, Machine, MachineId, MachinePlan, Measured, Memory,
+    MemoryNeed, Model, ModelDigest, Observed, Os, Plan, PolicyRecord, Prediction, ProbeFailure, Quality, Rejection,
+    RejectionReason, Spread, Timestamp, TokenId, TokenRecord, TokensPerSecond, Transfer, wire,
 };
 
 pub fn moment(second: i64) -> Timestamp {
@@ -195,6 +195,7 @@ pub fn model() -> Model {
                 size: Bytes::from_mib(15_600),
                 bits_per_weight: 16.0,
                 source: ArtifactSource::Imported,
+                quality: None,
             },
             Artifact {
                 digest: ModelDigest::new([0xab; 32]),
@@ -202,6 +203,7 @@ pub fn model() -> Model {
                 size: Bytes::from_mib(4700),
                 bits_per_weight: 4.91,
                 source: ArtifactSource::QuantizedFrom { digest: ModelDigest::new([0xaa; 32]) },
+                quality: None,
             },
         ],
     }
@@ -235,7 +237,7 @@ pub fn plan() -> Plan {
         RejectionReason::TooSlow { predicted: speed(3.2), wanted: speed(10.0) },
         RejectionReason::ContextShort { has: 4096, wanted: 8192 },
         RejectionReason::NotSized { error: "unknown architecture".into() },
-        RejectionReason::Outranked { by: "Q4_K_M".into() },
+        RejectionReason::Outranked { by: "Q4_K_M".into(), closeness: None },
         RejectionReason::Other { text: "the moon is full".into() },
     ];
     let candidate = |rejected| Candidate {
@@ -423,8 +425,34 @@ pub fn import_request() -> Vec<wire::ImportModelRequest> {
         name: "tiny".into(),
         quantize: vec!["Q8_0".into(), "Q4_K_M".into()],
         bundled: true,
+        no_quality: false,
     };
     [Message::Start(start), Message::Chunk(RawBytes::from_static(b"GGUF"))]
         .map(|message| wire::ImportModelRequest { message: Some(message) })
         .into()
+}
+
+/// A quality, as no message of the first version carries one.
+pub fn quality() -> Quality {
+    let estimate = |value, error| Estimate { value, error };
+    Quality {
+        source: ModelDigest::new([0xaa; 32]),
+        text: "muster-text-1".into(),
+        context: ContextTokens::new(512),
+        chunks: 32,
+        engine_build: "llama-cpp-sys-2 0.1.161".into(),
+        divergence: Divergence {
+            positions: 8160,
+            mean: estimate(0.0312, 0.0004),
+            median: 0.011,
+            p90: 0.07,
+            p99: 0.31,
+            p999: 1.2,
+            largest: 2.75,
+            same_top: estimate(0.923, 0.003),
+            perplexity: estimate(6.41, 0.04),
+            source_perplexity: estimate(6.5, 0.04),
+            log_ratio: estimate(-0.014, 0.001),
+        },
+    }
 }

@@ -292,6 +292,7 @@ pub fn model() -> Model {
         size: Bytes::from_mib(mib),
         bits_per_weight,
         source,
+        quality: None,
     };
     let from = |byte| ArtifactSource::QuantizedFrom { digest: ModelDigest::new([byte; 32]) };
     Model {
@@ -342,7 +343,7 @@ pub fn plan() -> Plan {
             "IQ2_XXS",
             2.4,
             Some(Bytes::from_mib(2900)),
-            Some(RejectionReason::Outranked { by: "Q4_K_M".into() }),
+            Some(RejectionReason::Outranked { by: "Q4_K_M".into(), closeness: None }),
         ),
         candidate(
             qwen,
