@@ -21,7 +21,9 @@ use evaluate::{Figures, Judged};
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    if let Some(unknown) = arguments.iter().find(|argument| !matches!(argument.as_str(), "--rows" | "--write" | "--parameters")) {
+    if let Some(unknown) =
+        arguments.iter().find(|argument| !matches!(argument.as_str(), "--rows" | "--write" | "--parameters"))
+    {
         return Err(format!("unknown argument {unknown:?}: use --rows, --parameters, --write").into());
     }
     let data = data::read()?;
@@ -51,7 +53,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!("{} rows; left out: {}", data.rows.len(), data.left_out.join(", "));
-    println!("{:34} {:>5} {:>7} {:>8} {:>8} {:>8}", "leave one device out", "rows", "devices", "median", "p90", "in 80 %");
+    println!(
+        "{:34} {:>5} {:>7} {:>8} {:>8} {:>8}",
+        "leave one device out", "rows", "devices", "median", "p90", "in 80 %"
+    );
     let line = |name: &str, pass: &dyn Fn(&Row) -> bool| {
         if let Some(f) = Figures::of(&judged, pass) {
             let percent = |share: f64| format!("{:.1} %", share * 100.0);
@@ -76,7 +81,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             judged.iter().map(|judged| (judged.row.backend.name(), judged.row.device.architecture.as_str())).collect();
         for backend in ["cuda", "rocm", "vulkan", "metal", "cpu"] {
             line(&format!("{kind}, {backend}"), &|row| row.decode == decode && row.backend.name() == backend);
-            for (_, architecture) in groups.iter().filter(|(own, architecture)| *own == backend && !architecture.is_empty()) {
+            for (_, architecture) in
+                groups.iter().filter(|(own, architecture)| *own == backend && !architecture.is_empty())
+            {
                 line(&format!("  {backend} {architecture}"), &|row| {
                     row.decode == decode && row.backend.name() == backend && row.device.architecture == *architecture
                 });

@@ -35,8 +35,9 @@ pub struct Estimate {
     pub full_offload_short_bytes: Option<Bytes>,
     /// The answer in one sentence.
     pub sentence: String,
-    /// Layers, from the first, whose experts stay in main memory though the rest of the layer is on a device.
-    pub expert_layers_on_host: u32,
+    /// Layers on devices of which a part stays in main memory: the experts of a mixture, else matrices of the feed-forward
+    /// part.
+    pub partial_layers: u32,
     /// How the model would run.
     pub settings: EstimateSettings,
     /// Changes with which all of it would fit, each checked by a dry run; only looked for where it does not.
@@ -103,8 +104,8 @@ pub struct EstimatedDevice {
     pub free_bytes: Bytes,
     /// What is missing.
     pub short_bytes: Bytes,
-    /// Share of the layers on devices that this one gets, where several share them.
-    pub layer_share: Option<f32>,
+    /// Layers on it; the output counts as one.
+    pub layers: u32,
 }
 
 impl EstimatedDevice {
@@ -221,7 +222,7 @@ pub enum Change {
     Offload {
         /// Layers on devices.
         gpu_layers: u32,
-        /// Layers whose experts stay in main memory.
-        expert_layers_on_host: u32,
+        /// Layers on devices of which a part stays in main memory.
+        partial_layers: u32,
     },
 }

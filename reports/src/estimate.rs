@@ -189,7 +189,7 @@ fn facts(estimate: &Estimate, style: &Style) -> String {
 }
 
 fn placement(estimate: &Estimate) -> String {
-    let Estimate { devices, gpu_layers, total_layers, expert_layers_on_host, .. } = estimate;
+    let Estimate { devices, gpu_layers, total_layers, partial_layers, .. } = estimate;
     let names: Vec<&str> = devices.iter().map(|device| device.name.as_str()).collect();
     let mut text = match (names.len(), total_layers - gpu_layers.min(total_layers)) {
         (0, _) => format!("all {total_layers} layers on the CPU"),
@@ -197,21 +197,23 @@ fn placement(estimate: &Estimate) -> String {
         (_, _) if *gpu_layers == 0 => format!("all {total_layers} layers on the CPU, none on {}", names.join(", ")),
         (_, left) => format!("{gpu_layers} of {total_layers} layers on {}, {left} on the CPU", names.join(", ")),
     };
-    let shares: Vec<String> = devices
-        .iter()
-        .filter_map(|device| Some(format!("{} {:.0} %", device.name, device.layer_share? * 100.0)))
-        .collect();
-    if shares.len() > 1 {
-        text += &format!(" ({})", shares.join(", "));
+    if devices.len() > 1 {
+        let layers: Vec<String> = devices.iter().map(|device| format!("{} {}", device.name, device.layers)).collect();
+        text += &format!(" ({})", layers.join(", "));
     }
-    if *expert_layers_on_host > 0 {
-        let layers = count(*expert_layers_on_host as usize, "layer", "layers");
-        text += &format!("; the experts of {layers} in main memory");
+    if *partial_layers > 0 {
+        text += &format!("; {}", partial(estimate, *partial_layers));
     }
     if let Some(margin) = estimate.settings.margin_bytes {
         text += &format!("; by llama.cpp's fit, which leaves {margin} free");
     }
     text
+}
+
+/// `the experts of 12 layers in main memory`.
+fn partial(estimate: &Estimate, layers: u32) -> String {
+    let what = if estimate.model.experts > 0 { "the experts" } else { "a part" };
+    format!("{what} of {} in main memory", count(layers as usize, "layer", "layers"))
 }
 
 fn decode(speed: &EstimatedSpeed) -> String {
@@ -233,12 +235,13 @@ fn instead(alternative: &Alternative, estimate: &Estimate) -> String {
         Change::Context { n_ctx } => format!("--ctx {}", n_ctx.get()),
         Change::KvCache { kv_type } => format!("--kv-type {kv_type}"),
         Change::Quantization { quantization } => quantization.clone(),
-        Change::Offload { gpu_layers, expert_layers_on_host: 0 } => {
+        Change::Offload { gpu_layers, partial_layers: 0 } => {
             format!("{gpu_layers} of {} layers on devices", estimate.total_layers)
         }
-        Change::Offload { gpu_layers, expert_layers_on_host } => format!(
-            "{gpu_layers} of {} layers on devices, the experts of {expert_layers_on_host} in main memory",
-            estimate.total_layers
+        Change::Offload { gpu_layers, partial_layers } => format!(
+            "{gpu_layers} of {} layers on devices, {}",
+            estimate.total_layers,
+            partial(estimate, *partial_layers)
         ),
     };
     if let Some(spare) = alternative.spare_bytes {

@@ -8,7 +8,7 @@ use std::error::Error;
 
 use muster_engine::device_table::{self, KnownDevice};
 use muster_engine::speed::{
-    Backend, DeviceShare, Engine, ModelCosts, ModelFacts, Placement, SpeedQuestion, physics::Term, physics, work,
+    Backend, DeviceShare, Engine, ModelCosts, ModelFacts, Placement, SpeedQuestion, physics, physics::Term, work,
 };
 use serde_json::Value;
 
@@ -54,7 +54,8 @@ pub struct Data {
 /// A row that cannot be joined.
 pub fn read() -> Result<Data, Box<dyn Error>> {
     let mut facts = BTreeMap::new();
-    for text in [include_str!("../../data/reference_models.jsonl"), include_str!("../../tests/data/throughput_models.jsonl")]
+    for text in
+        [include_str!("../../data/reference_models.jsonl"), include_str!("../../tests/data/throughput_models.jsonl")]
     {
         for line in text.lines() {
             let value: Value = serde_json::from_str(line)?;
@@ -83,7 +84,8 @@ fn row(value: &Value, facts: &BTreeMap<String, ModelFacts>) -> Result<Option<Row
     let quantization = quantization(text("quant"));
     let gib = number("size_gib").ok_or("no size")?;
     let costs = ModelCosts::from_facts(model, quantization, Some(gib * f64::from(1 << 30)))?;
-    let device = device_table::by_key(text("device_key")).ok_or_else(|| format!("no device {}", value["device_key"]))?;
+    let device =
+        device_table::by_key(text("device_key")).ok_or_else(|| format!("no device {}", value["device_key"]))?;
     let mut question = SpeedQuestion::on(&costs, device, backend);
     let decode = text("test_kind") == "tg";
     let tokens = value["n_tokens"].as_u64().ok_or("no tokens")?;
@@ -104,11 +106,8 @@ fn row(value: &Value, facts: &BTreeMap<String, ModelFacts>) -> Result<Option<Row
     if split {
         let host_layers = number("host_layers").unwrap_or(0.0);
         let host_experts = number("host_experts").unwrap_or(0.0);
-        question.placement = Placement {
-            host_layers,
-            host_experts,
-            host_output: value["host_output"].as_bool().unwrap_or(false),
-        };
+        question.placement =
+            Placement { host_layers, host_experts, host_output: value["host_output"].as_bool().unwrap_or(false) };
         question.host = value["host_key"].as_str().and_then(device_table::by_key);
     }
     if backend != Backend::Cpu {

@@ -123,7 +123,8 @@ impl<'a> Problem<'a> {
                     damped[i * size + i] *= 1.0 + damping;
                 }
                 let step = solve(damped, gradient.clone(), size);
-                let next: Vec<f64> = values.iter().zip(&step).map(|(value, step)| value + step.clamp(-1.0, 1.0)).collect();
+                let next: Vec<f64> =
+                    values.iter().zip(&step).map(|(value, step)| value + step.clamp(-1.0, 1.0)).collect();
                 let new = loss(&next);
                 if new < best {
                     improved = best - new > 1e-6 * best;

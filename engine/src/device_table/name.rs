@@ -10,8 +10,28 @@ use super::KnownDevice;
 
 /// Words that say whose product it is and tell no two devices apart.
 const BRANDS: [&str; 22] = [
-    "nvidia", "amd", "ati", "apple", "intel", "geforce", "radeon", "rtx", "gtx", "rx", "tesla", "quadro", "instinct", "arc",
-    "tm", "r", "graphics", "gpu", "corporation", "inc", "generation", "series",
+    "nvidia",
+    "amd",
+    "ati",
+    "apple",
+    "intel",
+    "geforce",
+    "radeon",
+    "rtx",
+    "gtx",
+    "rx",
+    "tesla",
+    "quadro",
+    "instinct",
+    "arc",
+    "tm",
+    "r",
+    "graphics",
+    "gpu",
+    "corporation",
+    "inc",
+    "generation",
+    "series",
 ];
 /// Names in an answer to an unknown one.
 const NEAREST: usize = 5;
@@ -90,7 +110,9 @@ fn spellings(device: &KnownDevice) -> Vec<BTreeSet<String>> {
         spellings.push(words(name.split(',').next().unwrap_or_default()));
     }
     spellings.retain(|spelling| {
-        spelling.iter().any(|word| !is_brand(word) && memory_gib(word).is_none() && word.chars().any(|c| c.is_ascii_digit()))
+        spelling
+            .iter()
+            .any(|word| !is_brand(word) && memory_gib(word).is_none() && word.chars().any(|c| c.is_ascii_digit()))
             || spelling.len() >= 2 && spelling.iter().any(|word| !is_brand(word) && memory_gib(word).is_none())
     });
     spellings
@@ -124,7 +146,9 @@ fn memory_gib(word: &str) -> Option<u64> {
 /// Words in one spelling: `40-core` is `40c`, `24 GiB` is `24gb`, `RTX4060Ti` is `rtx 4060 ti`, `mobile` is `laptop`.
 fn words(name: &str) -> BTreeSet<String> {
     let mut parts: Vec<String> = Vec::new();
-    for raw in name.to_lowercase().split(|c: char| !c.is_ascii_alphanumeric() && c != '.').filter(|word| !word.is_empty()) {
+    for raw in
+        name.to_lowercase().split(|c: char| !c.is_ascii_alphanumeric() && c != '.').filter(|word| !word.is_empty())
+    {
         parts.extend(split(raw));
     }
     let mut words = BTreeSet::new();
@@ -153,7 +177,9 @@ fn words(name: &str) -> BTreeSet<String> {
 fn split(word: &str) -> Vec<String> {
     const VARIANTS: [&str; 10] = ["ti", "super", "xt", "xtx", "gre", "gb", "gib", "g", "core", "c"];
     let digits = |c: char| c.is_ascii_digit();
-    if let Some(brand) = ["rtx", "gtx", "rx"].into_iter().find(|brand| word.strip_prefix(brand).is_some_and(|rest| rest.starts_with(digits)))
+    if let Some(brand) = ["rtx", "gtx", "rx"]
+        .into_iter()
+        .find(|brand| word.strip_prefix(brand).is_some_and(|rest| rest.starts_with(digits)))
     {
         let mut parts = vec![brand.to_owned()];
         parts.extend(split(&word[brand.len()..]));

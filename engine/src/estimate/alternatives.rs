@@ -91,10 +91,7 @@ async fn less_offload(asking: &Asking<'_>, short: &Layout, by_fit: bool) -> Opti
     }
     let run = Run { fit: true, gpu_layers: None, expert_layers_on_host: 0, ..run(asking, short) };
     let layout = asking.size(&run).await.ok()?;
-    let change = Change::Offload {
-        gpu_layers: layout.sized.gpu_layers,
-        expert_layers_on_host: layout.sized.expert_layers_on_host,
-    };
+    let change = Change::Offload { gpu_layers: layout.sized.gpu_layers, partial_layers: layout.partial(asking.header) };
     let same_context = layout.sized.context >= ContextTokens::new(run.context);
     (layout.fits() && same_context).then(|| alternative(asking, change, &layout))
 }

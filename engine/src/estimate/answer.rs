@@ -46,7 +46,8 @@ pub async fn answer(command: &WorkerCommand, question: &Question) -> Result<Esti
     let asking = Asking { command, question, header: &header };
     let (layout, by_fit) = asking.placed().await?;
     // What an operator asks next, where llama.cpp left layers behind.
-    let whole = if by_fit && (layout.sized.gpu_layers < layout.sized.total_layers || asking.experts_left(&layout)) {
+    let left = |layout: &Layout| layout.sized.gpu_layers < layout.sized.total_layers || layout.partial(&header) > 0;
+    let whole = if by_fit && left(&layout) {
         let run = Run { context: layout.sized.context.get(), gpu_layers: None, ..asking.run() };
         Some(asking.size(&run).await?)
     } else {
@@ -70,7 +71,7 @@ pub async fn answer(command: &WorkerCommand, question: &Question) -> Result<Esti
         short_bytes: layout.short(),
         full_offload_short_bytes: whole.as_ref().map(Layout::devices_short).filter(|short| *short > Bytes::ZERO),
         sentence: String::new(),
-        expert_layers_on_host: sized.expert_layers_on_host,
+        partial_layers: layout.partial(&header),
         settings: settings(question, by_fit),
         alternatives,
         warnings: warnings(question, sized),
@@ -140,8 +141,9 @@ impl<'a> Asking<'a> {
         too_large: &Layout,
         margin: Bytes,
     ) -> Result<Option<Layout>, EstimateError> {
-        /// Tries after the line was wrong: sliding windows make it bend a little.
+        /// Tries after the line was wrong, each of which gives more way.
         const TRIES: u32 = 4;
+        let step = CONTEXT_STEP * self.question.streams();
         let (least, most) = (self.least_context(), too_large.sized.context.get());
         if least >= most {
             return Ok(None);
@@ -154,24 +156,19 @@ impl<'a> Asking<'a> {
         let share = if low + high > 0 { low as f64 / (low + high) as f64 } else { 0.0 };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between both contexts")]
         let mut context = least + (f64::from(most - least) * share.clamp(0.0, 1.0)) as u32;
-        for attempt in 1..=TRIES {
-            let step = CONTEXT_STEP * self.question.streams();
-            context = (context / step * step).max(least);
-            if context == least {
+        for attempt in 0..TRIES {
+            context = context / step * step;
+            if context <= least {
                 break;
             }
             let layout = self.size(&Run { context, ..run.clone() }).await?;
             if layout.fits_with(margin) {
                 return Ok(Some(layout));
             }
-            context -= (context - least) * attempt / TRIES.max(attempt + 1);
+            // A 64th of what is above the least, then a 16th, a 4th.
+            context = context.saturating_sub(((context - least) >> (6 - 2 * attempt)).max(step));
         }
         Ok(Some(at_least))
-    }
-
-    /// Whether llama.cpp's fit left experts in main memory.
-    fn experts_left(&self, layout: &Layout) -> bool {
-        layout.sized.expert_layers_on_host > 0
     }
 
     /// One dry run.
@@ -208,6 +205,7 @@ impl<'a> Asking<'a> {
                 total_context: Some(ContextTokens::new(run.context)),
                 outputs: question.outputs,
                 placement,
+                ..SizeOptions::default()
             },
         };
         let sized = worker::size(self.command, request)
@@ -252,6 +250,13 @@ fn warnings(question: &Question, sized: &worker::Sized) -> Vec<String> {
     let mut warnings = Vec::new();
     if sized.experts == 0 && question.experts_on_host != ExpertsOnHost::Layers(0) {
         warnings.push("the model has no experts that could stay in main memory".to_owned());
+    }
+    if question.depth > sized.context {
+        warnings.push(format!(
+            "the speed is that after {} tokens, and the context holds {}",
+            super::sentence::grouped(question.depth.get().into()),
+            super::sentence::grouped(sized.context.get().into())
+        ));
     }
     let each = sized.context.get() / question.parallel.max(1) * if question.kv_unified { question.parallel } else { 1 };
     if sized.context_train > 0 && each > sized.context_train {

@@ -2,13 +2,15 @@
 
 use muster_proto::{Bytes, Device, DeviceKind, Inventory};
 
+use super::known;
+use crate::device_table::{self, KnownDevice};
 use crate::worker::{PhantomBackend, PhantomDevice};
 
 /// Most devices of a question: llama.cpp itself takes no more.
 pub const MOST_DEVICES: usize = 16;
 
 /// A GPU that a model could run on; it need not be there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TargetDevice {
     /// What the asker calls it, e.g. `gpu0`.
     pub name: String,
@@ -22,6 +24,8 @@ pub struct TargetDevice {
     pub integrated: bool,
     /// What models can have of its memory.
     pub memory: Bytes,
+    /// What its maker publishes of it, for the speed.
+    pub known: Option<&'static KnownDevice>,
 }
 
 /// Why devices cannot be asked about.
@@ -33,6 +37,22 @@ pub enum DeviceError {
     /// Too many.
     #[error("{0} devices: llama.cpp takes {MOST_DEVICES} at most")]
     TooMany(usize),
+    /// The backend does not drive it.
+    #[error("{backend} does not run on {device}")]
+    Backend {
+        /// The device's name.
+        device: String,
+        /// The backend's name.
+        backend: &'static str,
+    },
+    /// It comes with several amounts of memory, or shares that of a machine.
+    #[error(
+        "the memory of {device} differs from one to the next: say it with --device, for example --device gpu0=16GiB"
+    )]
+    Memory {
+        /// The device's name.
+        device: String,
+    },
 }
 
 impl TargetDevice {
@@ -45,7 +65,36 @@ impl TargetDevice {
             capability: None,
             integrated: backend == PhantomBackend::Metal,
             memory,
+            known: None,
         }
+    }
+
+    /// A known device; `memory` is what models can have of it, or `None` for what
+    /// [is usual](known::usable_memory).
+    ///
+    /// # Errors
+    /// [`DeviceError::Backend`] and [`DeviceError::Memory`].
+    pub fn known(
+        name: impl Into<String>,
+        device: &'static KnownDevice,
+        backend: PhantomBackend,
+        memory: Option<Bytes>,
+    ) -> Result<Self, DeviceError> {
+        if !known::runs(device, backend) {
+            return Err(DeviceError::Backend { device: device.name.clone(), backend: backend_name(backend) });
+        }
+        let memory = memory
+            .or_else(|| known::usable_memory(device))
+            .ok_or_else(|| DeviceError::Memory { device: device.name.clone() })?;
+        Ok(Self {
+            name: name.into(),
+            description: Some(device.name.clone()),
+            backend,
+            capability: known::capability(device, backend),
+            integrated: device.unified,
+            memory,
+            known: Some(device),
+        })
     }
 
     /// The phantom that stands for it as the `index`th of a dry run, when the driver has taken its part. It gets a name of
@@ -109,13 +158,16 @@ pub fn machine_devices(inventory: &Inventory) -> Vec<TargetDevice> {
     let discrete: Vec<&Device> = of(&[DeviceKind::DiscreteGpu, DeviceKind::Accelerator]).collect();
     let gpus = if discrete.is_empty() { of(&[DeviceKind::IntegratedGpu]).collect() } else { discrete };
     let target = |gpu: &&Device| {
+        let backend = backend_of(gpu);
+        let known = device_table::find(&gpu.description).ok().filter(|known| known::runs(known, backend));
         Some(TargetDevice {
             name: gpu.name.clone(),
             description: Some(gpu.description.clone()).filter(|text| !text.is_empty()),
-            backend: backend_of(gpu),
-            capability: None,
+            backend,
+            capability: known.and_then(|known| known::capability(known, backend)),
             integrated: gpu.kind == DeviceKind::IntegratedGpu,
             memory: gpu.memory_free.or(gpu.memory_total)?,
+            known,
         })
     };
     gpus.iter().filter_map(target).take(MOST_DEVICES).collect()

@@ -3,7 +3,9 @@
 use muster_proto::{Bytes, DeviceMemory, EstimatedDevice, EstimatedHost};
 
 use super::device::{backend_name, phantom_name};
+use super::places::on_host;
 use super::{Question, TargetDevice};
+use crate::gguf::GgufHeader;
 use crate::worker::Sized;
 
 /// One dry run, against the devices of the question.
@@ -32,7 +34,10 @@ impl Layout {
                 driver_bytes: driver(device),
                 free_bytes: Bytes::ZERO,
                 short_bytes: Bytes::ZERO,
-                layer_share: sized.split.get(index).copied(),
+                layers: match &sized.layout.split[..] {
+                    [] if index == 0 => sized.gpu_layers,
+                    split => split.get(index).map_or(0, |layers| whole(*layers)),
+                },
             };
             estimated.free_bytes = estimated.memory_bytes.saturating_sub(estimated.used());
             // A device that gets nothing is not started, and its driver takes nothing.
@@ -49,6 +54,11 @@ impl Layout {
             compute_bytes: sized.need.host.compute,
         };
         Self { sized, devices, host }
+    }
+
+    /// Layers on devices of which a part is in main memory.
+    pub fn partial(&self, header: &GgufHeader) -> u32 {
+        if self.devices.is_empty() { 0 } else { on_host(header, &self.sized).partial_layers }
     }
 
     /// What main memory misses.
@@ -97,6 +107,12 @@ impl Layout {
         }
         self.devices.iter().map(|device| over(device.used(), device.memory_bytes)).max().unwrap_or(i128::MIN)
     }
+}
+
+/// A number of layers, which the split holds as a float.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
+fn whole(layers: f32) -> u32 {
+    layers.round() as u32
 }
 
 /// What a device's driver takes beside the buffers.

@@ -11,7 +11,9 @@ mod alternatives;
 mod answer;
 mod device;
 mod error;
+mod known;
 mod layout;
+mod places;
 mod question;
 mod sentence;
 mod speed;
@@ -19,7 +21,8 @@ mod speed;
 pub use answer::answer;
 pub use device::{DeviceError, MOST_DEVICES, TargetDevice, machine_devices};
 pub use error::EstimateError;
-pub use question::{ExpertsOnHost, GpuLayers, Question, Sibling, SiblingFile, SpeedBasis};
+pub use known::{default_backend, usable_memory};
+pub use question::{ExpertsOnHost, GpuLayers, Question, Sibling, SiblingFile};
 
 #[cfg(doc)]
 use muster_proto::Estimate;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use muster_proto::{Benchmark, Bytes, ContextTokens, FlashAttention, KvType, ModelSource};
 
 use super::TargetDevice;
+use crate::device_table::KnownDevice;
 use crate::worker::Outputs;
 
 /// This model, on these devices, with these settings.
@@ -47,8 +48,10 @@ pub struct Question {
     pub margin: Bytes,
     /// Context that is filled already, for the speed.
     pub depth: ContextTokens,
-    /// What the speed is computed from.
-    pub speed: SpeedBasis,
+    /// What was measured on the machine that the devices are of.
+    pub benchmark: Option<Benchmark>,
+    /// The machine's processor; `None` takes a usual desktop's for what is computed there.
+    pub host: Option<&'static KnownDevice>,
     /// The same model in other quantizations, which may fit where this one does not.
     pub siblings: Vec<Sibling>,
 }
@@ -74,7 +77,8 @@ impl Question {
             experts_on_host: ExpertsOnHost::Layers(0),
             margin: Self::MARGIN,
             depth: ContextTokens::new(0),
-            speed: SpeedBasis::None,
+            benchmark: None,
+            host: None,
             siblings: Vec::new(),
         }
     }
@@ -109,16 +113,6 @@ pub enum ExpertsOnHost {
     All,
     /// Those of so many layers, from the first; 0 leaves it to llama.cpp's fit, where that decides.
     Layers(u32),
-}
-
-/// What speeds are computed from.
-#[derive(Clone, Debug, Default)]
-pub enum SpeedBasis {
-    /// Nothing: there is no speed.
-    #[default]
-    None,
-    /// What was measured on the machine.
-    Benchmark(Box<Benchmark>),
 }
 
 /// The same model in another quantization.

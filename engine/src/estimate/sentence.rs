@@ -38,7 +38,7 @@ fn fitting(estimate: &Estimate) -> String {
         ([] | [_], Some(spare)) => words += &format!(" with {spare} to spare"),
         (_, Some(spare)) => words += &format!(" with at least {spare} to spare on each device"),
     }
-    if !estimate.devices.is_empty() && (left(estimate) || estimate.expert_layers_on_host > 0) {
+    if !estimate.devices.is_empty() && (left(estimate) || estimate.partial_layers > 0) {
         words += &format!(", {}", placed(estimate));
     }
     words
@@ -53,12 +53,19 @@ fn left(estimate: &Estimate) -> bool {
 fn placed(estimate: &Estimate) -> String {
     let devices = if estimate.devices.len() == 1 { "the device" } else { "the devices" };
     let layers = format!("{} of {} layers on {devices}", estimate.gpu_layers, estimate.total_layers);
-    let experts = format!("the experts of {} layers in main memory", estimate.expert_layers_on_host);
-    match (left(estimate), estimate.expert_layers_on_host > 0) {
+    let parts = partial(estimate, estimate.partial_layers);
+    match (left(estimate), estimate.partial_layers > 0) {
         (_, false) => layers,
-        (false, true) => experts,
-        (true, true) => format!("{layers}, {experts}"),
+        (false, true) => parts,
+        (true, true) => format!("{layers}, {parts}"),
     }
+}
+
+/// `the experts of 12 layers in main memory`.
+fn partial(estimate: &Estimate, layers: u32) -> String {
+    let what = if estimate.model.experts > 0 { "the experts" } else { "a part" };
+    let layers = if layers == 1 { "one layer".to_owned() } else { format!("{layers} layers") };
+    format!("{what} of {layers} in main memory")
 }
 
 /// Where it is short, where there is more than one place.
@@ -85,15 +92,16 @@ fn instead(estimate: &Estimate) -> Option<String> {
             Change::Context { n_ctx } => format!("at {} tokens", grouped(n_ctx.get().into())),
             Change::KvCache { kv_type } => format!("with a {kv_type} KV cache"),
             Change::Quantization { quantization } => format!("as {quantization}"),
-            Change::Offload { gpu_layers, expert_layers_on_host: 0 } => {
+            Change::Offload { gpu_layers, partial_layers: 0 } => {
                 format!("with {gpu_layers} of {} layers on devices", estimate.total_layers)
             }
-            Change::Offload { gpu_layers, expert_layers_on_host } if *gpu_layers == estimate.total_layers => {
-                format!("with the experts of {expert_layers_on_host} layers in main memory")
+            Change::Offload { gpu_layers, partial_layers } if *gpu_layers == estimate.total_layers => {
+                format!("with {}", partial(estimate, *partial_layers))
             }
-            Change::Offload { gpu_layers, expert_layers_on_host } => format!(
-                "with {gpu_layers} of {} layers on devices and the experts of {expert_layers_on_host} in main memory",
-                estimate.total_layers
+            Change::Offload { gpu_layers, partial_layers } => format!(
+                "with {gpu_layers} of {} layers on devices and {}",
+                estimate.total_layers,
+                partial(estimate, *partial_layers)
             ),
         })
         .collect();

@@ -76,7 +76,13 @@ fn backend_of(device: &str, known: &KnownDevice) -> Backend {
 }
 
 /// Seconds of launches and of everything else that the priors expect of a point.
-fn split(point: &BenchPoint, known: &KnownDevice, backend: Backend, decode: bool, priors: &Priors) -> Option<(f64, f64)> {
+fn split(
+    point: &BenchPoint,
+    known: &KnownDevice,
+    backend: Backend,
+    decode: bool,
+    priors: &Priors,
+) -> Option<(f64, f64)> {
     let costs = costs_of(&point.model)?;
     let rates = match backend {
         Backend::Cpu => Rates::cpu(known, point.threads)?,
@@ -156,33 +162,37 @@ mod tests {
     use crate::device_table;
 
     fn benchmark(known: &KnownDevice, slower: f64) -> Benchmark {
-        let points = [(40_000_000_u64, 33_000_000_u64, 6_u32), (600_000_000, 500_000_000, 16), (1_200_000_000, 1_100_000_000, 22)]
-            .into_iter()
-            .map(|(bytes, parameters, layers)| {
-                let model = BenchModel {
-                    name: "m".into(),
-                    quantization: "Q8_0".into(),
-                    bytes_per_token: Bytes::new(bytes),
-                    parameters_per_token: parameters,
-                    layers,
-                };
-                let mut point = BenchPoint {
-                    device: "CUDA0".into(),
-                    threads: None,
-                    model,
-                    prefill_tokens: 512,
-                    decode_tokens: 16,
-                    prefill: Spread::of(vec![1.0]).expect("a rate"),
-                    decode: Spread::of(vec![1.0]).expect("a rate"),
-                };
-                for decode in [true, false] {
-                    let (a, b) = split(&point, known, Backend::Cuda, decode, Priors::shipped()).expect("rates");
-                    let spread = Spread::of(vec![1.0 / (a + b * slower)]).expect("a rate");
-                    if decode { point.decode = spread } else { point.prefill = spread }
-                }
-                point
-            })
-            .collect();
+        let points = [
+            (40_000_000_u64, 33_000_000_u64, 6_u32),
+            (600_000_000, 500_000_000, 16),
+            (1_200_000_000, 1_100_000_000, 22),
+        ]
+        .into_iter()
+        .map(|(bytes, parameters, layers)| {
+            let model = BenchModel {
+                name: "m".into(),
+                quantization: "Q8_0".into(),
+                bytes_per_token: Bytes::new(bytes),
+                parameters_per_token: parameters,
+                layers,
+            };
+            let mut point = BenchPoint {
+                device: "CUDA0".into(),
+                threads: None,
+                model,
+                prefill_tokens: 512,
+                decode_tokens: 16,
+                prefill: Spread::of(vec![1.0]).expect("a rate"),
+                decode: Spread::of(vec![1.0]).expect("a rate"),
+            };
+            for decode in [true, false] {
+                let (a, b) = split(&point, known, Backend::Cuda, decode, Priors::shipped()).expect("rates");
+                let spread = Spread::of(vec![1.0 / (a + b * slower)]).expect("a rate");
+                if decode { point.decode = spread } else { point.prefill = spread }
+            }
+            point
+        })
+        .collect();
         Benchmark {
             measured_at: Timestamp::from_unix_millis(0),
             took_ms: 1,

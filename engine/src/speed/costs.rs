@@ -147,10 +147,8 @@ const TYPE_BITS: [(&str, f64); 30] = [
 
 /// The type that most matrices of a quantization have, and its bits per parameter with those that get a larger type.
 fn body_type(quantization: &str) -> Option<(&'static str, f64)> {
-    let base = TYPE_BITS
-        .into_iter()
-        .filter(|(name, _)| quantization.starts_with(name))
-        .max_by_key(|(name, _)| name.len())?;
+    let base =
+        TYPE_BITS.into_iter().filter(|(name, _)| quantization.starts_with(name)).max_by_key(|(name, _)| name.len())?;
     // What llama.cpp's mixtures add on average over the reference models' blocks (`_M` and `_L` keep attention values
     // and half of the down projections in a larger type).
     let more = match quantization {
@@ -183,8 +181,7 @@ impl ModelCosts {
         let recurrent_layers = facts.get("n_layer_recurrent").unwrap_or_else(|| {
             facts.get("full_attention_interval").map_or(0.0, |interval| layers - (layers / interval).floor())
         });
-        let attention_layers =
-            facts.get("n_layer_attention").unwrap_or(layers - recurrent_layers);
+        let attention_layers = facts.get("n_layer_attention").unwrap_or(layers - recurrent_layers);
         let (attention_parameters, cache, products, head_size) = if let Some(latent) = facts.get("kv_lora_rank") {
             // Multi-head latent attention, as llama.cpp computes it: queries against the compressed cache.
             let (query, rope) = (facts.need("q_lora_rank")?, facts.get("rope_dim").unwrap_or(64.0));
@@ -209,17 +206,16 @@ impl ModelCosts {
         let expert_count = facts.get("n_expert").unwrap_or(0.0);
         let expert_layers = if expert_count > 0.0 {
             facts.get("n_layer_moe").unwrap_or(
-                ((layers - facts.get("n_layer_dense_lead").unwrap_or(0.0)) / facts.get("moe_step").unwrap_or(1.0)).floor(),
+                ((layers - facts.get("n_layer_dense_lead").unwrap_or(0.0)) / facts.get("moe_step").unwrap_or(1.0))
+                    .floor(),
             )
         } else {
             0.0
         };
         let feed_forward = facts.get("n_ff").unwrap_or(4.0 * width);
         let expert_width = facts.get("n_ff_exp").unwrap_or(feed_forward);
-        let shared =
-            facts.get("n_ff_shexp").unwrap_or(facts.get("n_expert_shared").unwrap_or(0.0) * expert_width);
-        let dense_layers =
-            if facts.get("n_layer_moe").is_some() { 0.0 } else { layers - expert_layers };
+        let shared = facts.get("n_ff_shexp").unwrap_or(facts.get("n_expert_shared").unwrap_or(0.0) * expert_width);
+        let dense_layers = if facts.get("n_layer_moe").is_some() { 0.0 } else { layers - expert_layers };
         let dense = attention_layers * attention_parameters
             + recurrent_layers * recurrent_parameters
             + dense_layers * matrices * width * feed_forward
@@ -255,14 +251,8 @@ impl ModelCosts {
             bytes: parameters * bits / 8.0,
         };
 
-        let full = Attention {
-            layers: attention_layers,
-            window: None,
-            cache_elements: cache,
-            products,
-            heads,
-            head_size,
-        };
+        let full =
+            Attention { layers: attention_layers, window: None, cache_elements: cache, products, heads, head_size };
         let mut attention = vec![full.clone()];
         let period = facts.get("swa_pattern_period");
         if let Some(window) = facts.get("n_swa").filter(|_| period.is_some() || arch == "gemma4" || arch == "phi3") {
@@ -300,9 +290,8 @@ impl ModelCosts {
     pub fn of(header: &GgufHeader) -> Result<Self, CostsError> {
         let architecture = header.architecture();
         let number = |key: &str| header.get_u64(&format!("{architecture}.{key}")).map(|number| number as f64);
-        let need = |key: &str| {
-            number(key).ok_or_else(|| CostsError::Missing { missing: format!("{architecture}.{key}") })
-        };
+        let need =
+            |key: &str| number(key).ok_or_else(|| CostsError::Missing { missing: format!("{architecture}.{key}") });
         let width = need("embedding_length")?;
         // Blocks for predicting more tokens are in the file and not loaded.
         let layers = need("block_count")? - number("nextn_predict_layers").unwrap_or(0.0);
@@ -369,7 +358,8 @@ impl ModelCosts {
             if recurrent {
                 recurrent_layers += 1.0;
             }
-            let attends = block.names.iter().any(|name| name.starts_with("attn_output")) && !(recurrent && block.key == 0.0);
+            let attends =
+                block.names.iter().any(|name| name.starts_with("attn_output")) && !(recurrent && block.key == 0.0);
             if !attends {
                 continue;
             }
@@ -468,11 +458,7 @@ fn default_period(architecture: &str) -> Option<f64> {
 }
 
 fn weights_of(tensor: &Tensor) -> Weights {
-    Weights {
-        kind: tensor.kind.name.to_owned(),
-        parameters: tensor.elements() as f64,
-        bytes: tensor.bytes as f64,
-    }
+    Weights { kind: tensor.kind.name.to_owned(), parameters: tensor.elements() as f64, bytes: tensor.bytes as f64 }
 }
 
 fn add(all: &mut BTreeMap<&'static str, Weights>, tensor: &Tensor) {
@@ -485,7 +471,11 @@ fn add(all: &mut BTreeMap<&'static str, Weights>, tensor: &Tensor) {
         .or_insert(one);
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a window of tokens, checked to be positive")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a window of tokens, checked to be positive"
+)]
 fn whole(number: f64) -> u64 {
     number as u64
 }

@@ -165,7 +165,10 @@ pub fn work<'a>(question: &SpeedQuestion<'a>, decode: bool) -> Result<Work<'a>, 
     let mut parts = Vec::new();
     let shares: f64 = question.devices.iter().map(|share| share.layers).sum();
     let sound = |share: f64| (0.0..=1.0 + 1e-9).contains(&share);
-    if !sound(placement.host_layers) || !sound(placement.host_experts) || !question.devices.iter().all(|d| sound(d.layers)) {
+    if !sound(placement.host_layers)
+        || !sound(placement.host_experts)
+        || !question.devices.iter().all(|d| sound(d.layers))
+    {
         return Err(SpeedError::Question { detail: "a share of layers is not between 0 and 1".into() });
     }
     for (index, share) in question.devices.iter().enumerate() {

@@ -36,7 +36,8 @@ pub struct Priors {
 }
 
 static SHIPPED: LazyLock<Priors> = LazyLock::new(|| {
-    Priors::from_json(include_str!("../../data/speed_priors.json")).expect("the data file is part of the program and tested")
+    Priors::from_json(include_str!("../../data/speed_priors.json"))
+        .expect("the data file is part of the program and tested")
 });
 
 impl Priors {
@@ -47,11 +48,8 @@ impl Priors {
 
     /// Seconds that a term takes.
     pub fn seconds(&self, term: &Term) -> f64 {
-        let exponent: f64 = term
-            .factors
-            .iter()
-            .map(|(name, weight)| self.parameters.get(name).copied().unwrap_or(0.0) * weight)
-            .sum();
+        let exponent: f64 =
+            term.factors.iter().map(|(name, weight)| self.parameters.get(name).copied().unwrap_or(0.0) * weight).sum();
         term.quantity * exponent.exp()
     }
 

@@ -146,7 +146,10 @@ pub fn default_backend(device: &KnownDevice) -> Backend {
     match device.vendor {
         Vendor::Nvidia => Backend::Cuda,
         Vendor::Apple => Backend::Metal,
-        Vendor::Amd if !device.unified && matches!(device.architecture.as_str(), "RDNA3" | "RDNA4" | "CDNA1" | "CDNA2" | "CDNA3") => {
+        Vendor::Amd
+            if !device.unified
+                && matches!(device.architecture.as_str(), "RDNA3" | "RDNA4" | "CDNA1" | "CDNA2" | "CDNA3") =>
+        {
             Backend::Rocm
         }
         Vendor::Amd | Vendor::Intel => Backend::Vulkan,

@@ -99,7 +99,7 @@ pub struct PhantomDevice {
     pub free: Bytes,
     /// Whether it shares main memory.
     pub integrated: bool,
-    /// Its generation, where the backend's rules depend on it: CUDA's compute capability times 10 (`890`), ROCm's gfx
+    /// Its generation, where the backend's rules depend on it: CUDA's compute capability times 100 (`890`), ROCm's gfx
     /// number read as hexadecimal (`0x1100`), Metal's Apple GPU family (`9`), Vulkan's vendor (`0x10DE`, `0x1002`, `0x8086`,
     /// `0x10005` for Mesa's software). `None` takes a common one.
     pub capability: Option<u32>,

@@ -9,14 +9,12 @@ mod nearest;
 mod target;
 mod written;
 
-use std::future::Future;
-
 use muster_engine::estimate::{EstimateError, ExpertsOnHost, GpuLayers, Question, answer};
 use muster_engine::worker::{Outputs, WorkerCommand};
 use muster_proto::{Bytes, ContextTokens, Estimate, FlashAttention, KvType};
 use muster_reports::estimate_page;
 use tempfile::TempDir;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
 use super::args::{EstimateArgs, FlashAttn, Global, KvCacheType, OutputRows};
@@ -32,10 +30,17 @@ const WORKER_MEMORY: Bytes = Bytes::from_gib(8);
 /// Answers, or is interrupted; either way nothing stays behind.
 pub(super) async fn run(global: &Global, arguments: &EstimateArgs, output: &Output) -> Result<(), Failure> {
     check(arguments)?;
+    // Before there is anything to leave behind.
+    let mut signals = Signals::listen()?;
     let scratch = tempfile::Builder::new().prefix("muster-estimate-").tempdir();
     let scratch = scratch.map_err(|error| Failure::new(format!("cannot make a temporary folder: {error}")))?;
-    // Dropped at its end, or here by a signal: the worker then dies, and the folder goes.
-    let estimate = unless_interrupted(estimate(global, arguments, &scratch)).await;
+    // Whatever wins, nothing goes on after it, so that neither need be cancel-safe: the worker of a dropped job dies. Signals
+    // first, because one that a terminal sends reaches the worker too.
+    let estimate = tokio::select! {
+        biased;
+        number = signals.received() => Err(Failure { code: 128 + number, message: "interrupted".to_owned() }),
+        estimate = estimate(global, arguments, &scratch) => estimate,
+    };
     drop(scratch);
     let estimate = estimate?;
     output.result(&estimate, |style| estimate_page(&estimate, style))
@@ -66,7 +71,8 @@ async fn estimate(global: &Global, arguments: &EstimateArgs, scratch: &TempDir) 
     question.name = found.name;
     question.siblings = found.siblings;
     question.host_memory = target.host_memory;
-    question.speed = target.speed;
+    question.benchmark = target.benchmark;
+    question.host = target.host;
     question.context = arguments.ctx.map(ContextTokens::new);
     question.parallel = arguments.parallel;
     question.batch = arguments.batch;
@@ -113,19 +119,30 @@ fn failure(error: &EstimateError, model: &str) -> Failure {
     }
 }
 
-/// Waits for `work`, or for a signal that ends it.
-async fn unless_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let wait = |kind| signal(kind).map_err(|error| Failure::new(format!("cannot wait for signals: {error}")));
-    let mut interrupt = wait(SignalKind::interrupt())?;
-    let mut terminate = wait(SignalKind::terminate())?;
-    let mut hangup = wait(SignalKind::hangup())?;
-    // What a shell says of a program that a signal ended: 128 and its number.
-    let ended = |number: u8| Err(Failure { code: 128 + number, message: "interrupted".to_owned() });
-    // `work` need not be cancel-safe: whatever wins, nothing goes on after it.
-    tokio::select! {
-        done = work => done,
-        _ = interrupt.recv() => ended(2),
-        _ = terminate.recv() => ended(15),
-        _ = hangup.recv() => ended(1),
+/// The signals that end this program.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let wait = |kind| signal(kind).map_err(|error| Failure::new(format!("cannot wait for signals: {error}")));
+        Ok(Self {
+            interrupt: wait(SignalKind::interrupt())?,
+            terminate: wait(SignalKind::terminate())?,
+            hangup: wait(SignalKind::hangup())?,
+        })
+    }
+
+    /// The number of the first one. A shell says of a program that a signal ended: 128 and this.
+    async fn received(&mut self) -> u8 {
+        // Cancel-safe: `recv` loses no signal.
+        tokio::select! {
+            _ = self.interrupt.recv() => 2,
+            _ = self.terminate.recv() => 15,
+            _ = self.hangup.recv() => 1,
+        }
     }
 }

@@ -1,23 +1,35 @@
 //! Which devices a question is about: those of the flags, a known device, an enrolled machine, or this machine's CPU.
 
-use muster_engine::estimate::{SpeedBasis, TargetDevice, machine_devices};
+use muster_engine::device_table::{self, KnownDevice};
+use muster_engine::estimate::{DeviceError, TargetDevice, default_backend, machine_devices};
 use muster_engine::worker::{self, PhantomBackend, WorkerCommand};
-use muster_proto::{Bytes, DeviceKind, Machine, wire};
+use muster_proto::{Benchmark, Bytes, DeviceKind, Machine, wire};
 
 use super::super::args::{Backend, EstimateArgs, Global};
 use super::super::{Failure, connect};
 
+/// What a device of `--on` is called where no `--device` names it.
+const ONLY_DEVICE: &str = "gpu0";
+
 /// The devices, the main memory and what is known of their speed.
+#[derive(Default)]
 pub(super) struct Target {
     pub devices: Vec<TargetDevice>,
     pub host_memory: Option<Bytes>,
-    pub speed: SpeedBasis,
+    pub host: Option<&'static KnownDevice>,
+    pub benchmark: Option<Benchmark>,
 }
 
 /// What is wrong with the flags of devices.
 pub(super) fn check(arguments: &EstimateArgs) -> Result<(), Failure> {
-    if arguments.backend == Some(Backend::Cpu) && !(arguments.device.is_empty() && arguments.on.is_none()) {
-        return Err(Failure::usage("--backend cpu takes no device: leave --device and --on away"));
+    if arguments.backend == Some(Backend::Cpu) && !arguments.device.is_empty() {
+        return Err(Failure::usage("--backend cpu takes no device: leave --device away"));
+    }
+    if arguments.device.is_empty()
+        && arguments.on.is_none()
+        && arguments.backend.is_some_and(|backend| backend != Backend::Cpu)
+    {
+        return Err(Failure::usage("--backend names what drives a device: say which with --device or --on"));
     }
     let devices: Vec<_> =
         arguments.device.iter().map(|d| TargetDevice::new(&d.name, PhantomBackend::Cuda, d.size)).collect();
@@ -43,12 +55,45 @@ pub(super) async fn find(
         return machine(global, name).await;
     }
     let host_memory = arguments.host.map(|size| size.0);
+    if let Some(name) = &arguments.on {
+        let known = device_table::find(name).map_err(|error| Failure::usage(error.to_string()))?;
+        return Ok(Target { host_memory, ..on(arguments, known)? });
+    }
     if arguments.device.is_empty() {
         return this_cpu(command, host_memory).await;
     }
-    let backend = phantom(arguments.backend.unwrap_or(Backend::Cuda)).unwrap_or(PhantomBackend::Cuda);
+    let backend = arguments.backend.and_then(phantom).unwrap_or(PhantomBackend::Cuda);
     let devices = arguments.device.iter().map(|device| TargetDevice::new(&device.name, backend, device.size)).collect();
-    Ok(Target { devices, host_memory, speed: SpeedBasis::None })
+    Ok(Target { devices, host_memory, ..Target::default() })
+}
+
+/// A known device; with `--device`, one for each of those.
+fn on(arguments: &EstimateArgs, known: &'static KnownDevice) -> Result<Target, Failure> {
+    if known.is_cpu() {
+        if !arguments.device.is_empty() || arguments.backend.is_some_and(|backend| backend != Backend::Cpu) {
+            return Err(Failure::usage(format!(
+                "{} is a processor: it takes no --device, and no --backend but cpu",
+                known.name
+            )));
+        }
+        return Ok(Target { host: Some(known), ..Target::default() });
+    }
+    let backend = match arguments.backend {
+        None => default_backend(known),
+        Some(backend) => phantom(backend),
+    };
+    let backend = backend.ok_or_else(|| {
+        Failure::usage(format!("{} is a GPU: --backend cpu does not drive it; leave --on away", known.name))
+    })?;
+    let wrong = |error: DeviceError| Failure::usage(error.to_string());
+    let devices = if arguments.device.is_empty() {
+        vec![TargetDevice::known(ONLY_DEVICE, known, backend, None).map_err(wrong)?]
+    } else {
+        let device =
+            |device: &super::WrittenDevice| TargetDevice::known(&device.name, known, backend, Some(device.size));
+        arguments.device.iter().map(device).collect::<Result<_, _>>().map_err(wrong)?
+    };
+    Ok(Target { devices, ..Target::default() })
 }
 
 /// An enrolled machine as its agent last saw it.
@@ -62,7 +107,13 @@ async fn machine(global: &Global, name: &str) -> Result<Target, Failure> {
     Ok(Target {
         devices: machine_devices(&inventory),
         host_memory: Some(inventory.memory.available),
-        speed: machine.benchmark.map_or(SpeedBasis::None, |benchmark| SpeedBasis::Benchmark(Box::new(benchmark))),
+        host: inventory
+            .cpu
+            .brand
+            .as_deref()
+            .and_then(|brand| device_table::find(brand).ok())
+            .filter(|cpu| cpu.is_cpu()),
+        benchmark: machine.benchmark,
     })
 }
 
@@ -75,5 +126,5 @@ async fn this_cpu(command: &WorkerCommand, host_memory: Option<Bytes>) -> Result
             devices.into_iter().find(|device| device.kind == DeviceKind::Cpu).and_then(|cpu| cpu.memory_total)
         }
     };
-    Ok(Target { devices: Vec::new(), host_memory, speed: SpeedBasis::None })
+    Ok(Target { host_memory, ..Target::default() })
 }

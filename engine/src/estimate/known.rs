@@ -1,0 +1,162 @@
+//! What a known device is to llama.cpp: the backend that drives it, its generation, and how much of its memory models get.
+
+use muster_proto::Bytes;
+
+use crate::device_table::{KnownDevice, Vendor};
+use crate::speed;
+use crate::worker::PhantomBackend;
+
+/// The phantom of the backend that a device is taken to run with where none is named; `None` for a CPU.
+pub fn default_backend(device: &KnownDevice) -> Option<PhantomBackend> {
+    match speed::default_backend(device) {
+        speed::Backend::Cuda => Some(PhantomBackend::Cuda),
+        speed::Backend::Rocm => Some(PhantomBackend::Rocm),
+        speed::Backend::Vulkan => Some(PhantomBackend::Vulkan),
+        speed::Backend::Metal => Some(PhantomBackend::Metal),
+        speed::Backend::Cpu => None,
+    }
+}
+
+/// Whether a backend drives a device.
+pub(super) fn runs(device: &KnownDevice, backend: PhantomBackend) -> bool {
+    !device.is_cpu()
+        && match backend {
+            PhantomBackend::Cuda => device.vendor == Vendor::Nvidia,
+            PhantomBackend::Rocm => device.vendor == Vendor::Amd,
+            PhantomBackend::Metal => device.vendor == Vendor::Apple,
+            PhantomBackend::Vulkan => true,
+        }
+}
+
+/// What models can have of a device's memory; `None` where it is not fixed.
+///
+/// A graphics card's own memory, all of it. Of memory that is shared with the processor, what the system lets its GPU use:
+/// Apple's Metal two thirds below 36 GiB and three quarters from there on (`recommendedMaxWorkingSetSize`, as llama.cpp
+/// prints it in public logs), CUDA all of it, and others one half, which is the limit of Linux's drivers (amdgpu's GTT)
+/// and of Windows.
+pub fn usable_memory(device: &KnownDevice) -> Option<Bytes> {
+    let memory = device.memory?;
+    if !device.unified {
+        return Some(memory);
+    }
+    Some(match device.vendor {
+        Vendor::Apple if memory < Bytes::from_gib(36) => Bytes::new(memory.get() / 3 * 2),
+        Vendor::Apple => Bytes::new(memory.get() / 4 * 3),
+        Vendor::Nvidia => memory,
+        Vendor::Amd | Vendor::Intel | Vendor::Other => Bytes::new(memory.get() / 2),
+    })
+}
+
+/// A device's generation as [`PhantomDevice::capability`](crate::worker::PhantomDevice::capability) has it; `None` where
+/// the table does not tell.
+pub(super) fn capability(device: &KnownDevice, backend: PhantomBackend) -> Option<u32> {
+    let architecture = device.architecture.as_str();
+    match backend {
+        PhantomBackend::Cuda => cuda(device),
+        // GCN 4 is gfx803, Vega 10 and 20 gfx900 and gfx906, CDNA gfx908, gfx90a and gfx942.
+        PhantomBackend::Rocm => Some(match architecture {
+            "GCN4" => 0x803,
+            "GCN5" => 0x900,
+            "GCN5.1" => 0x906,
+            "CDNA1" => 0x908,
+            "CDNA2" => 0x90a,
+            "CDNA3" => 0x942,
+            "RDNA1" => 0x1010,
+            "RDNA2" => 0x1030,
+            "RDNA3" => 0x1100,
+            "RDNA3.5" => 0x1151,
+            "RDNA4" => 0x1201,
+            _ => return None,
+        }),
+        // Metal's families of Apple GPUs: M1 is Apple7, M2 Apple8, M3 and M4 Apple9, M5 Apple10.
+        PhantomBackend::Metal => Some(match architecture {
+            "M1" => 7,
+            "M2" => 8,
+            "M3" | "M4" => 9,
+            _ => 10,
+        }),
+        // The PCI id of the vendor.
+        PhantomBackend::Vulkan => match device.vendor {
+            Vendor::Nvidia => Some(0x10DE),
+            Vendor::Amd => Some(0x1002),
+            Vendor::Intel => Some(0x8086),
+            Vendor::Apple => Some(0x106B),
+            Vendor::Other => None,
+        },
+    }
+}
+
+/// CUDA's compute capability, times a hundred (NVIDIA's table of GPUs).
+fn cuda(device: &KnownDevice) -> Option<u32> {
+    let is = |words: &[&str]| words.iter().any(|word| device.key.contains(word));
+    Some(match device.architecture.as_str() {
+        "Pascal" if is(&["p100"]) => 600,
+        "Pascal" => 610,
+        "Volta" => 700,
+        architecture if architecture.starts_with("Turing") => 750,
+        "Ampere" if is(&["a100", "a800", "a30"]) && !is(&["a3000"]) => 800,
+        "Ampere" if device.unified => 870,
+        "Ampere" => 860,
+        "Ada" => 890,
+        "Hopper" => 900,
+        "Blackwell" if is(&["gb10"]) => 1210,
+        "Blackwell" if is(&["thor"]) => 1100,
+        "Blackwell" if is(&["b100", "b200", "b300"]) => 1000,
+        "Blackwell" => 1200,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device_table::{all, by_key, find};
+
+    #[test]
+    fn every_gpu_runs_on_its_default_backend_and_has_a_generation() {
+        for device in all().iter().filter(|device| !device.is_cpu()) {
+            let backend = default_backend(device).expect("a backend");
+            assert!(runs(device, backend), "{}", device.key);
+            assert!(capability(device, backend).is_some(), "{} {}", device.key, device.architecture);
+        }
+    }
+
+    #[test]
+    fn generations_are_the_makers() {
+        let cuda = |key: &str| capability(by_key(key).expect(key), PhantomBackend::Cuda);
+        for (key, expected) in [
+            ("rtx-4090", 890),
+            ("rtx-3090", 860),
+            ("a100-80gb-sxm", 800),
+            ("a30", 800),
+            ("a10", 860),
+            ("h100-sxm", 900),
+            ("rtx-5090", 1200),
+            ("gb10", 1210),
+            ("tesla-p40", 610),
+            ("jetson-agx-orin", 870),
+        ] {
+            assert_eq!(cuda(key), Some(expected), "{key}");
+        }
+        assert_eq!(capability(by_key("mi300x").expect("known"), PhantomBackend::Rocm), Some(0x942));
+        assert_eq!(capability(find("Apple M4 Max 40c").expect("known"), PhantomBackend::Metal), Some(9));
+    }
+
+    #[test]
+    fn shared_memory_is_not_all_for_models() {
+        let of = |vendor, gib| {
+            let device = KnownDevice {
+                vendor,
+                unified: true,
+                memory: Some(Bytes::from_gib(gib)),
+                ..by_key("gb10").expect("known").clone()
+            };
+            usable_memory(&device)
+        };
+        assert_eq!(of(Vendor::Apple, 24), Some(Bytes::from_gib(16)));
+        assert_eq!(of(Vendor::Apple, 64), Some(Bytes::from_gib(48)));
+        assert_eq!(of(Vendor::Nvidia, 128), Some(Bytes::from_gib(128)));
+        assert_eq!(of(Vendor::Amd, 128), Some(Bytes::from_gib(64)));
+        assert_eq!(usable_memory(by_key("rtx-4090").expect("known")), Some(Bytes::from_gib(24)));
+    }
+}
