@@ -227,6 +227,11 @@ size_t ms_maker_tensors(const ms_maker * maker, ms_tensor * out, size_t capacity
 // this llama_ftype.
 bool ms_maker_types(const ms_maker * maker, int32_t file_type, ms_tensor * tensors, size_t count, ms_error * error);
 
+// The same for a file, as the quantizer chooses where it has an importance matrix; llama.cpp exports its rules only without
+// one, so its quantizer is run without writing anything and listened to. Tensors whose type stays are left as they are.
+bool ms_plan_with_importance(
+        const char * source, int32_t file_type, ms_tensor * tensors, size_t count, ms_error * error);
+
 // Encodes rows of values as a tensor type. `columns` is a multiple of its block, `capacity` the exact size in bytes.
 bool ms_encode(
         int32_t type, const float * values, int64_t columns, int64_t rows, void * out, size_t capacity, ms_error * error);
