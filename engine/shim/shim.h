@@ -52,8 +52,9 @@ typedef struct ms_phantom {
     bool         integrated;
 } ms_phantom;
 
-// Registers devices that report memory and never compute. Global to the process: at most once, in a short-lived one.
-bool ms_phantoms_register(const ms_phantom * phantoms, size_t count, ms_error * error);
+// Registers devices that report memory and never compute. Global to the process: at most once, in a short-lived one. With
+// `as_earlier_builds`, compute buffers are those of builds before 2026, to compare with their logs.
+bool ms_phantoms_register(const ms_phantom * phantoms, size_t count, bool as_earlier_builds, ms_error * error);
 
 // ---- model ---------------------------------------------------------------------------------------------------------
 
@@ -225,6 +226,11 @@ size_t ms_maker_tensors(const ms_maker * maker, ms_tensor * out, size_t capacity
 // Replaces the type of each tensor, which is its type before quantizing, by what llama.cpp's quantizer makes of it for
 // this llama_ftype.
 bool ms_maker_types(const ms_maker * maker, int32_t file_type, ms_tensor * tensors, size_t count, ms_error * error);
+
+// The same for a file, as the quantizer chooses where it has an importance matrix; llama.cpp exports its rules only without
+// one, so its quantizer is run without writing anything and listened to. Tensors whose type stays are left as they are.
+bool ms_plan_with_importance(
+        const char * source, int32_t file_type, ms_tensor * tensors, size_t count, ms_error * error);
 
 // Encodes rows of values as a tensor type. `columns` is a multiple of its block, `capacity` the exact size in bytes.
 bool ms_encode(

@@ -106,7 +106,12 @@ mod raw {
         pub fn ms_abort();
         pub fn ms_device_count() -> usize;
         pub fn ms_device_get(index: usize, out: *mut Device) -> bool;
-        pub fn ms_phantoms_register(phantoms: *const Phantom, count: usize, error: *mut Error) -> bool;
+        pub fn ms_phantoms_register(
+            phantoms: *const Phantom,
+            count: usize,
+            as_earlier_builds: bool,
+            error: *mut Error,
+        ) -> bool;
         pub fn ms_model_open(
             path: *const c_char,
             settings: *const super::Settings,
@@ -163,6 +168,13 @@ mod raw {
         pub fn ms_maker_tensors(maker: *const Maker, out: *mut Tensor, capacity: usize) -> usize;
         pub fn ms_maker_types(
             maker: *const Maker,
+            file_type: i32,
+            tensors: *mut Tensor,
+            count: usize,
+            error: *mut Error,
+        ) -> bool;
+        pub fn ms_plan_with_importance(
+            source: *const c_char,
             file_type: i32,
             tensors: *mut Tensor,
             count: usize,
@@ -387,7 +399,7 @@ pub fn devices() -> Vec<Device> {
 }
 
 /// Registers devices that compute nothing, for this whole process; once.
-pub fn register_phantoms(phantoms: &[Phantom]) -> Result<(), String> {
+pub fn register_phantoms(phantoms: &[Phantom], as_earlier_builds: bool) -> Result<(), String> {
     let names: Vec<CString> = phantoms.iter().map(|p| c_string(p.name.as_str())).collect::<Result<_, _>>()?;
     let wanted: Vec<raw::Phantom> = phantoms
         .iter()
@@ -403,7 +415,7 @@ pub fn register_phantoms(phantoms: &[Phantom]) -> Result<(), String> {
         .collect();
     let mut error = raw::Error::new();
     // SAFETY: the slice and the names live through the call; the shim copies them.
-    let done = unsafe { raw::ms_phantoms_register(wanted.as_ptr(), wanted.len(), &raw mut error) };
+    let done = unsafe { raw::ms_phantoms_register(wanted.as_ptr(), wanted.len(), as_earlier_builds, &raw mut error) };
     if done { Ok(()) } else { Err(error.into_text()) }
 }
 
@@ -733,36 +745,63 @@ impl Maker {
 
     /// Gives each tensor the type that llama.cpp's quantizer makes of it for this `llama_ftype`.
     pub fn quantize(&self, file_type: u32, tensors: &mut [MakerTensor]) -> Result<(), String> {
-        let number = |number: u32| i32::try_from(number).map_err(|_| format!("no type has the number {number}"));
-        let mut raw = Vec::with_capacity(tensors.len());
-        for tensor in tensors.iter() {
-            let mut one = raw::Tensor { name: [0; 64], shape: [1; 4], kind: number(tensor.kind.number)? };
-            let text = c_string(tensor.name.as_str())?;
-            if text.as_bytes().len() >= one.name.len() {
-                return Err(format!("the name {} is too long for a tensor", tensor.name));
-            }
-            for (to, from) in one.name.iter_mut().zip(text.as_bytes()) {
-                *to = c_char::from_ne_bytes([*from]);
-            }
-            for (to, from) in one.shape.iter_mut().zip(tensor.shape) {
-                *to = i64::try_from(from).map_err(|_| format!("tensor {} is too large", tensor.name))?;
-            }
-            raw.push(one);
-        }
-        let file_type = number(file_type)?;
+        let mut raw = raw_tensors(tensors)?;
+        let file_type = signed(file_type)?;
         let mut error = raw::Error::new();
         // SAFETY: the model lives; exactly `raw.len()` entries, each with a name that ends with a zero, are read and their
         // types written.
         let done =
             unsafe { raw::ms_maker_types(self.0.as_ptr(), file_type, raw.as_mut_ptr(), raw.len(), &raw mut error) };
-        if !done {
-            return Err(error.into_text());
-        }
-        for (tensor, raw) in tensors.iter_mut().zip(&raw) {
-            tensor.kind = kind_of(raw.kind)?;
-        }
-        Ok(())
+        if done { take_types(tensors, &raw) } else { Err(error.into_text()) }
     }
+}
+
+/// Gives each tensor of a file, whose header is enough, the type that llama.cpp's quantizer makes of it for this
+/// `llama_ftype` where it has an importance matrix.
+pub fn plan_with_importance(
+    source: &std::path::Path,
+    file_type: u32,
+    tensors: &mut [MakerTensor],
+) -> Result<(), String> {
+    let source = c_path(source)?;
+    let mut raw = raw_tensors(tensors)?;
+    let file_type = signed(file_type)?;
+    let mut error = raw::Error::new();
+    // SAFETY: the path lives through the call; exactly `raw.len()` entries, each with a name that ends with a zero, are read
+    // and their types written.
+    let done = unsafe {
+        raw::ms_plan_with_importance(source.as_ptr(), file_type, raw.as_mut_ptr(), raw.len(), &raw mut error)
+    };
+    if done { take_types(tensors, &raw) } else { Err(error.into_text()) }
+}
+
+fn signed(number: u32) -> Result<i32, String> {
+    i32::try_from(number).map_err(|_| format!("no type has the number {number}"))
+}
+
+fn raw_tensors(tensors: &[MakerTensor]) -> Result<Vec<raw::Tensor>, String> {
+    let raw = |tensor: &MakerTensor| {
+        let mut one = raw::Tensor { name: [0; 64], shape: [1; 4], kind: signed(tensor.kind.number)? };
+        let text = c_string(tensor.name.as_str())?;
+        if text.as_bytes().len() >= one.name.len() {
+            return Err(format!("the name {} is too long for a tensor", tensor.name));
+        }
+        for (to, from) in one.name.iter_mut().zip(text.as_bytes()) {
+            *to = c_char::from_ne_bytes([*from]);
+        }
+        for (to, from) in one.shape.iter_mut().zip(tensor.shape) {
+            *to = i64::try_from(from).map_err(|_| format!("tensor {} is too large", tensor.name))?;
+        }
+        Ok(one)
+    };
+    tensors.iter().map(raw).collect()
+}
+
+fn take_types(tensors: &mut [MakerTensor], raw: &[raw::Tensor]) -> Result<(), String> {
+    for (tensor, raw) in tensors.iter_mut().zip(raw) {
+        tensor.kind = kind_of(raw.kind)?;
+    }
+    Ok(())
 }
 
 fn kind_of(number: i32) -> Result<TensorType, String> {

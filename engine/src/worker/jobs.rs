@@ -36,6 +36,20 @@ pub struct SizeOptions {
     pub placement: Placement,
     /// What goes where beyond the number of layers; the default leaves it to llama.cpp, and to a fit.
     pub layout: Layout,
+    /// Whose graphs the compute buffers are for.
+    pub graphs: Graphs,
+}
+
+/// Whose graphs the compute buffers are for. Weights and caches are the same for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Graphs {
+    /// Those of the llama.cpp that is linked, which is what a load then takes.
+    #[default]
+    ThisBuild,
+    /// Those of builds before 2026, to compare with what they logged. They lack the inputs for batches that mix tokens and
+    /// embeddings, and backends did not reorder graphs or keep tensors longer for fused operations. On devices only: main
+    /// memory is not an earlier build's.
+    EarlierBuilds,
 }
 
 /// What goes where beyond the number of layers, as a dry run found it and a load can be told; empty leaves it to llama.cpp.

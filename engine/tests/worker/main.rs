@@ -5,6 +5,7 @@
 mod deaths;
 mod generating;
 mod jobs;
+mod maker;
 mod malformed;
 
 use std::future::Future;
