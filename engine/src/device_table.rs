@@ -38,6 +38,8 @@ pub struct CpuCores {
     pub ghz: f64,
     /// The widest instructions that llama.cpp uses there: `avx2`, `avx512`, `amx`, `neon`.
     pub instructions: String,
+    /// What the cores can take of the memory's bandwidth, in bytes a second, where it is less.
+    pub bandwidth: Option<f64>,
 }
 
 /// One device, as its maker specifies it. What no source states is `None`.
@@ -134,6 +136,7 @@ impl KnownDevice {
             cores: whole(cores),
             ghz,
             instructions: text("cpu_isa"),
+            bandwidth: number("cpu_bandwidth_gbps").map(|rate| rate * 1e9),
         });
         Self {
             id: Some(text("id")).filter(|id| !id.is_empty()).unwrap_or_else(|| key.clone()),

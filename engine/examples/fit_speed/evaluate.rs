@@ -20,8 +20,6 @@ pub struct Judged<'a> {
     pub error: f64,
     /// Whether the interval, also learnt without the device, holds it.
     pub held: bool,
-    /// One over the number of the device's rows of its kind.
-    pub weight: f64,
 }
 
 impl Judged<'_> {
@@ -38,7 +36,7 @@ pub fn run(data: &Data) -> (Priors, Vec<Judged<'_>>) {
     let mut judged = Vec::new();
     for decode in [true, false] {
         let problem = Problem::new(&data.rows, decode);
-        let all = problem.learn(None, &problem.zeros(), STEPS.0);
+        let all = problem.learn(None, problem.centre(), STEPS.0);
         problem.store(&all, &mut priors);
         let errors: Vec<(&Row, f64)> = problem
             .devices()
@@ -69,7 +67,7 @@ pub fn run(data: &Data) -> (Priors, Vec<Judged<'_>>) {
         for (row, error) in &errors {
             let spread = spread(Some(row.backend.name()), Some(&row.device.key));
             let held = (-spread.faster..=spread.slower).contains(error);
-            judged.push(Judged { row, error: *error, held, weight: weight(row) });
+            judged.push(Judged { row, error: *error, held });
         }
     }
     (priors, judged)

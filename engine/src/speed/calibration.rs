@@ -86,7 +86,7 @@ fn split(
     let costs = costs_of(&point.model)?;
     let rates = match backend {
         Backend::Cpu => Rates::cpu(known, point.threads)?,
-        _ => Rates::gpu(known, backend)?,
+        _ => Rates::gpu(known, backend, physics::TODAY)?,
     };
     let tokens = f64::from(if decode { point.decode_tokens } else { point.prefill_tokens }).max(1.0);
     let work = Work {
@@ -102,11 +102,8 @@ fn split(
         engine: Engine::LlamaCpp,
     };
     let terms = if decode { physics::decode(&work) } else { physics::prefill(&work) };
-    let (mut launches, mut weights) = (0.0, 0.0);
-    for term in &terms {
-        let seconds = priors.seconds(term);
-        if is_launch(term) { launches += seconds } else { weights += seconds }
-    }
+    let launches = priors.total(&terms, |term| if is_launch(term) { 1.0 } else { 0.0 });
+    let weights = priors.total(&terms, |term| if is_launch(term) { 0.0 } else { 1.0 });
     (launches + weights > 0.0).then_some((launches, weights))
 }
 

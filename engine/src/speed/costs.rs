@@ -56,6 +56,8 @@ pub struct ModelCosts {
     pub expert_count: f64,
     /// Of which a token uses this many.
     pub experts_used: f64,
+    /// Width of an expert.
+    pub expert_width: f64,
     /// The output matrix; `None` for an embedding model.
     pub output: Option<Weights>,
     /// Attention, by kind of layer.
@@ -276,6 +278,7 @@ impl ModelCosts {
             experts: if experts > 0.0 { vec![weights(kind, experts, bits)] } else { Vec::new() },
             expert_count,
             experts_used: facts.get("n_expert_used").unwrap_or(0.0),
+            expert_width,
             output: (!matches!(arch, "bert" | "nomic-bert"))
                 .then(|| weights(output_kind, output, bits_of(output_kind))),
             attention,
@@ -399,6 +402,7 @@ impl ModelCosts {
             experts: experts.into_values().collect(),
             expert_count: number("expert_count").unwrap_or(0.0),
             experts_used: number("expert_used_count").unwrap_or(0.0),
+            expert_width: number("expert_feed_forward_length").or(number("feed_forward_length")).unwrap_or(0.0),
             output,
             attention,
             state_elements,

@@ -105,7 +105,7 @@ pub fn estimate_with(question: &SpeedQuestion, priors: &Priors) -> Result<Speed,
             .flatten()
             .collect();
         let parts = work.parts.len();
-        let mut seconds: f64 = terms.iter().map(|term| priors.seconds(term)).sum();
+        let mut seconds: f64 = priors.total(&terms, |_| 1.0);
         if !calibrations.is_empty() {
             // Each calibrated part by its own measurements; the rest by the priors.
             seconds = calibrated(question, &work, decode, priors);
@@ -137,7 +137,7 @@ fn calibrated(question: &SpeedQuestion, work: &Work, decode: bool, priors: &Prio
         let own = Work { parts, devices: 1.0, ..work.clone() };
         let terms = if decode { physics::decode(&own) } else { physics::prefill(&own) };
         let scale = |term: &Term| calibration(index).map_or(1.0, |calibration| calibration.scale(term, decode));
-        seconds += terms.iter().map(|term| priors.seconds(term) * scale(term)).sum::<f64>();
+        seconds += priors.total(&terms, scale);
     }
     seconds
 }
@@ -171,12 +171,13 @@ pub fn work<'a>(question: &SpeedQuestion<'a>, decode: bool) -> Result<Work<'a>, 
     {
         return Err(SpeedError::Question { detail: "a share of layers is not between 0 and 1".into() });
     }
+    let year = question.built.unwrap_or(physics::TODAY);
     for (index, share) in question.devices.iter().enumerate() {
         let device = share.device;
         if !fits(device, question.backend) {
             return Err(SpeedError::Backend { device: device.name.clone(), backend: question.backend.name() });
         }
-        let rates = Rates::gpu(device, question.backend).ok_or_else(|| SpeedError::Unspecified {
+        let rates = Rates::gpu(device, question.backend, year).ok_or_else(|| SpeedError::Unspecified {
             device: device.name.clone(),
             missing: if device.bandwidth.is_none() { "bandwidth" } else { "arithmetic" },
         })?;
@@ -204,7 +205,6 @@ pub fn work<'a>(question: &SpeedQuestion<'a>, decode: bool) -> Result<Work<'a>, 
         return Err(SpeedError::Question { detail: "no device holds the layers".into() });
     }
     let tokens = if decode { question.decode_tokens } else { question.prompt_tokens };
-    let year = question.built.unwrap_or(physics::TODAY);
     Ok(Work {
         costs: question.costs,
         parts,

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
-use super::physics::Term;
+use super::physics::{self, Term};
 
 /// How far 80 % of measurements scatter, as logarithms of seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,6 +51,11 @@ impl Priors {
         let exponent: f64 =
             term.factors.iter().map(|(name, weight)| self.parameters.get(name).copied().unwrap_or(0.0) * weight).sum();
         term.quantity * exponent.exp()
+    }
+
+    /// Seconds that terms take together, each changed by a factor.
+    pub fn total(&self, terms: &[Term], scale: impl Fn(&Term) -> f64) -> f64 {
+        physics::total(terms.iter().map(|term| (term.lane, term.cpu, self.seconds(term) * scale(term))))
     }
 
     /// The spread of a backend.
