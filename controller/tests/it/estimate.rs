@@ -144,6 +144,9 @@ fn a_reference_model_needs_no_file() {
     assert_eq!(estimate.model.quantization.as_deref(), Some("Q4_K_M"));
     assert!(estimate.fits && estimate.short_bytes == Bytes::ZERO && estimate.alternatives.is_empty());
     assert!(estimate.sentence.starts_with("fits with 1") && estimate.sentence.ends_with(" GiB to spare"));
+    let apple = desk.json(&["llama-3.1-8b", "--on", "Apple M4 Max 40c", "--ctx", "8192"]);
+    assert_eq!((apple.devices[0].backend.as_str(), apple.devices[0].memory_bytes), ("Metal", Bytes::from_gib(96)));
+    assert!(apple.warnings[0].contains("several sizes") && apple.speed.is_some(), "{:?}", apple.warnings);
     // A filled context slows down.
     let at = |depth: &str| {
         let speed = desk.json(&["llama-3.1-8b:Q4_K_M", "--on", "RTX 4090", "--ctx", "16384", "--depth", depth]).speed;

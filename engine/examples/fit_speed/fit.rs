@@ -227,7 +227,8 @@ fn freedom(name: &str) -> f64 {
         if level == 1 && name.matches('.').count() == 2 { 0.6 } else { 0.3 }
     } else if name.contains('@') {
         0.25
-    } else if level == 1 && name.ends_with("/cpu") && (name.starts_with("d.compute.") || name.starts_with("p.matmul.")) {
+    } else if level == 1 && name.ends_with("/cpu") && (name.starts_with("d.compute.") || name.starts_with("p.matmul."))
+    {
         // Every type has kernels of its own there, and each instruction set some of them.
         0.4
     } else if level == 2 {

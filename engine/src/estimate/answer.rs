@@ -7,7 +7,7 @@ use muster_proto::{
 };
 
 use super::alternatives::alternatives;
-use super::layout::{Layout, driver};
+use super::layout::Layout;
 use super::sentence::sentence;
 use super::speed::speed;
 use super::{EstimateError, ExpertsOnHost, GpuLayers, Question};
@@ -191,12 +191,8 @@ impl<'a> Asking<'a> {
         } else {
             Placement::AsSet
         };
-        let devices: Vec<PhantomDevice> = question
-            .devices
-            .iter()
-            .enumerate()
-            .map(|(index, device)| device.phantom(index, driver(device).unwrap_or(Bytes::ZERO)))
-            .collect();
+        let devices: Vec<PhantomDevice> =
+            question.devices.iter().enumerate().map(|(index, device)| device.phantom(index)).collect();
         let request = SizeRequest {
             path: run.path.to_owned(),
             settings,
@@ -247,7 +243,7 @@ fn settings(question: &Question, by_fit: bool) -> EstimateSettings {
 }
 
 fn warnings(question: &Question, sized: &worker::Sized) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let mut warnings = question.notes.clone();
     if sized.experts == 0 && question.experts_on_host != ExpertsOnHost::Layers(0) {
         warnings.push("the model has no experts that could stay in main memory".to_owned());
     }

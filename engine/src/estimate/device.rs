@@ -97,14 +97,15 @@ impl TargetDevice {
         })
     }
 
-    /// The phantom that stands for it as the `index`th of a dry run, when the driver has taken its part. It gets a name of
-    /// its own, because names that people choose may be any.
-    pub(super) fn phantom(&self, index: usize, driver: Bytes) -> PhantomDevice {
+    /// The phantom that stands for it as the `index`th of a dry run. It gets a name of its own, because names that people
+    /// choose may be any. All of the memory is free: llama.cpp too looks at what is free before it takes anything, and its
+    /// margin is for what a driver takes.
+    pub(super) fn phantom(&self, index: usize) -> PhantomDevice {
         PhantomDevice {
             name: phantom_name(index),
             backend: self.backend,
             total: self.memory,
-            free: self.memory.saturating_sub(driver),
+            free: self.memory,
             integrated: self.integrated,
             capability: self.capability,
         }

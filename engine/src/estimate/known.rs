@@ -35,7 +35,7 @@ pub(super) fn runs(device: &KnownDevice, backend: PhantomBackend) -> bool {
 /// prints it in public logs), CUDA all of it, and others one half, which is the limit of Linux's drivers (amdgpu's GTT)
 /// and of Windows.
 pub fn usable_memory(device: &KnownDevice) -> Option<Bytes> {
-    let memory = device.memory?;
+    let memory = device.memory.or_else(|| largest_memory(device))?;
     if !device.unified {
         return Some(memory);
     }
@@ -45,6 +45,58 @@ pub fn usable_memory(device: &KnownDevice) -> Option<Bytes> {
         Vendor::Nvidia => memory,
         Vendor::Amd | Vendor::Intel | Vendor::Other => Bytes::new(memory.get() / 2),
     })
+}
+
+/// What a chip is sold with at most, in GiB, where it is sold with several sizes: the beginning of its key, the longest that
+/// fits. From Apple's technical specifications of the Macs with it; of chips that have none yet, as their predecessors.
+const LARGEST_MEMORY: [(&str, u64); 28] = [
+    ("m1", 16),
+    ("m1-pro", 32),
+    ("m1-max", 64),
+    ("m1-ultra", 128),
+    ("m2", 24),
+    ("m2-pro", 32),
+    ("m2-max", 96),
+    ("m2-max-30c", 64),
+    ("m2-ultra", 192),
+    ("m3", 24),
+    ("m3-pro", 36),
+    ("m3-max", 128),
+    ("m3-max-30c", 96),
+    ("m3-ultra", 512),
+    ("m3-ultra-60c", 256),
+    ("m4", 32),
+    ("m4-pro", 64),
+    ("m4-pro-16c", 48),
+    ("m4-max", 128),
+    ("m4-max-32c", 36),
+    ("m5", 32),
+    ("m5-pro", 64),
+    ("m5-max", 128),
+    ("m5-max-32c", 36),
+    ("m5-ultra", 512),
+    ("m6", 32),
+    // NVIDIA's data sheet.
+    ("h100-nvl", 94),
+    // Integrated graphics have the memory of their machine: two usual modules.
+    ("", 32),
+];
+
+/// The largest memory that a device is sold with, where the table has no size for it.
+fn largest_memory(device: &KnownDevice) -> Option<Bytes> {
+    let names = LARGEST_MEMORY.iter().filter(|(name, _)| device.key.starts_with(name));
+    let (_, gib) = names.max_by_key(|(name, _)| name.len()).filter(|(name, _)| !name.is_empty() || device.unified)?;
+    Some(Bytes::from_gib(*gib))
+}
+
+/// What should be said of a memory size that nobody gave: that the device is sold with others too.
+pub fn memory_note(device: &KnownDevice) -> Option<String> {
+    let memory = if device.memory.is_none() { largest_memory(device) } else { None }.filter(|_| device.unified)?;
+    Some(format!(
+        "{} is sold with several sizes of memory: {memory} are taken, of which its GPU gets {}; say another with --device",
+        device.name,
+        usable_memory(device)?
+    ))
 }
 
 /// A device's generation as [`PhantomDevice::capability`](crate::worker::PhantomDevice::capability) has it; `None` where
@@ -115,6 +167,7 @@ mod tests {
     #[test]
     fn every_gpu_runs_on_its_default_backend_and_has_a_generation() {
         for device in all().iter().filter(|device| !device.is_cpu()) {
+            assert!(usable_memory(device).is_some_and(|memory| memory >= Bytes::from_gib(2)), "{}", device.key);
             let backend = default_backend(device).expect("a backend");
             assert!(runs(device, backend), "{}", device.key);
             assert!(capability(device, backend).is_some(), "{} {}", device.key, device.architecture);
@@ -158,5 +211,9 @@ mod tests {
         assert_eq!(of(Vendor::Nvidia, 128), Some(Bytes::from_gib(128)));
         assert_eq!(of(Vendor::Amd, 128), Some(Bytes::from_gib(64)));
         assert_eq!(usable_memory(by_key("rtx-4090").expect("known")), Some(Bytes::from_gib(24)));
+        assert_eq!(memory_note(by_key("rtx-4090").expect("known")), None);
+        let m4_max = by_key("m4-max-40c").expect("known");
+        assert_eq!(usable_memory(m4_max), Some(Bytes::from_gib(96)));
+        assert!(memory_note(m4_max).is_some_and(|note| note.contains("128.0 GiB") && note.contains("96.0 GiB")));
     }
 }

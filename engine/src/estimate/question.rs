@@ -52,6 +52,8 @@ pub struct Question {
     pub benchmark: Option<Benchmark>,
     /// The machine's processor; `None` takes a usual desktop's for what is computed there.
     pub host: Option<&'static KnownDevice>,
+    /// What the reader should know of how the question came about.
+    pub notes: Vec<String>,
     /// The same model in other quantizations, which may fit where this one does not.
     pub siblings: Vec<Sibling>,
 }
@@ -79,6 +81,7 @@ impl Question {
             depth: ContextTokens::new(0),
             benchmark: None,
             host: None,
+            notes: Vec::new(),
             siblings: Vec::new(),
         }
     }

@@ -358,14 +358,29 @@ pub fn decode(work: &Work) -> Vec<Term> {
         // Launching kernels: some 10 µs a layer; nothing to launch on a CPU but its threads' meeting.
         let launch = join(&[levels("d.launch", rates), work.aged("d.launch.age", rates)]);
         let each = if cpu { 1e-6 * rates.threads } else { 1e-5 };
-        terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: costs.layers * part.layers * each, factors: launch.clone() });
+        terms.push(Term {
+            lane: Lane::Alone,
+            cpu: rates.backend == "cpu",
+            quantity: costs.layers * part.layers * each,
+            factors: launch.clone(),
+        });
         if costs.expert_layers > 0.0 {
             let extra = join(&[launch.clone(), backend("d.launch.experts", rates)]);
-            terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: costs.expert_layers * part.experts * each, factors: extra });
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: costs.expert_layers * part.experts * each,
+                factors: extra,
+            });
         }
         if costs.recurrent_layers > 0.0 {
             let extra = join(&[launch.clone(), backend("d.launch.recurrent", rates)]);
-            terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: costs.recurrent_layers * part.layers * each, factors: extra });
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: costs.recurrent_layers * part.layers * each,
+                factors: extra,
+            });
         }
         for (weights, share, expert) in pieces(costs, part) {
             let share = if expert { share * costs.experts_active() } else { share };
@@ -374,7 +389,12 @@ pub fn decode(work: &Work) -> Vec<Term> {
             if rates.unified && !cpu {
                 bandwidth.push(("d.bandwidth.unified".into(), 1.0));
             }
-            terms.push(Term { lane: Lane::Memory(index), cpu, quantity: weights.bytes * share / rates.bandwidth, factors: bandwidth });
+            terms.push(Term {
+                lane: Lane::Memory(index),
+                cpu,
+                quantity: weights.bytes * share / rates.bandwidth,
+                factors: bandwidth,
+            });
             let mut compute = join(&[
                 levels("d.compute", rates),
                 Work::kinds("d.compute", &weights.kind, rates),
@@ -390,13 +410,23 @@ pub fn decode(work: &Work) -> Vec<Term> {
                 compute.push(("d.compute.power".into(), rates.power));
             }
             // Some ten instructions a parameter, spread over 64 lanes' worth of loads.
-            terms.push(Term { lane: Lane::Arithmetic(index), cpu, quantity: weights.parameters * share * 8.0 / rates.arithmetic, factors: compute });
+            terms.push(Term {
+                lane: Lane::Arithmetic(index),
+                cpu,
+                quantity: weights.parameters * share * 8.0 / rates.arithmetic,
+                factors: compute,
+            });
         }
         for attention in &costs.attention {
             let seen = attention.layers * part.layers * context(attention, work.depth, work.tokens);
             let bytes = seen * attention.cache_elements * work.cache_bytes;
             let cache = join(&[backend("d.cache", rates), levels("d.bandwidth", rates)]);
-            terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: bytes / rates.bandwidth, factors: cache });
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: bytes / rates.bandwidth,
+                factors: cache,
+            });
             let mut products = levels("d.attention", rates);
             if !work.flash_attention {
                 products.extend(backend("d.attention.plain", rates));
@@ -404,16 +434,31 @@ pub fn decode(work: &Work) -> Vec<Term> {
             if attention.head_size > 128.0 {
                 products.extend(backend("d.attention.wide", rates));
             }
-            terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: 2.0 * seen * attention.products / rates.arithmetic, factors: products });
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: 2.0 * seen * attention.products / rates.arithmetic,
+                factors: products,
+            });
         }
         if costs.state_elements > 0.0 {
             let bytes = costs.state_elements * part.layers * 8.0;
-            terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: bytes / rates.bandwidth, factors: backend("d.state", rates) });
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: bytes / rates.bandwidth,
+                factors: backend("d.state", rates),
+            });
         }
     }
     if work.devices > 1.0 {
         let rates = &work.parts[0].rates;
-        terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: (work.devices - 1.0) * 1e-4, factors: backend("d.hop", rates) });
+        terms.push(Term {
+            lane: Lane::Alone,
+            cpu: rates.backend == "cpu",
+            quantity: (work.devices - 1.0) * 1e-4,
+            factors: backend("d.hop", rates),
+        });
     }
     terms.retain(|term| term.quantity > 0.0);
     terms
@@ -432,7 +477,12 @@ pub fn prefill(work: &Work) -> Vec<Term> {
         let launch = join(&[levels("p.launch", rates), work.aged("p.launch.age", rates)]);
         let count = costs.layers * part.layers + costs.expert_layers * part.experts;
         let each = if rates.backend == "cpu" { 2e-6 * rates.threads } else { 2e-5 };
-        terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: count * each / batch, factors: launch });
+        terms.push(Term {
+            lane: Lane::Alone,
+            cpu: rates.backend == "cpu",
+            quantity: count * each / batch,
+            factors: launch,
+        });
         for (weights, share, expert) in pieces(costs, part) {
             if costs.output.as_ref().is_some_and(|output| std::ptr::eq(output, weights)) {
                 // Only the last token of a prompt needs its output.
@@ -471,25 +521,55 @@ pub fn prefill(work: &Work) -> Vec<Term> {
             }
             let operations = 2.0 * weights.parameters * share / rates.arithmetic;
             let experts = if expert { backend("p.matmul.experts", rates) } else { Vec::new() };
-            terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: operations * used, factors: join(&[matmul.clone(), experts]) });
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: operations * used,
+                factors: join(&[matmul.clone(), experts]),
+            });
             // Rows of tiles that a small batch, or an expert's share of one, leaves empty.
             let (tile, name) = if expert { (32.0, "p.fill.experts") } else { (64.0, "p.fill") };
             let fill = join(&[matmul, backend(name, rates)]);
-            terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: operations * read * tile / batch, factors: fill });
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: operations * read * tile / batch,
+                factors: fill,
+            });
             let bytes = weights.bytes * share * read / batch;
-            terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: bytes / rates.bandwidth, factors: vec![("p.read".into(), 1.0)] });
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: bytes / rates.bandwidth,
+                factors: vec![("p.read".into(), 1.0)],
+            });
             if copied {
-                terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: bytes / rates.bus, factors: vec![("p.copy".into(), 1.0)] });
+                terms.push(Term {
+                    lane: Lane::Alone,
+                    cpu: rates.backend == "cpu",
+                    quantity: bytes / rates.bus,
+                    factors: vec![("p.copy".into(), 1.0)],
+                });
             }
         }
         // What passes between the matrices: norms, gates, residuals, some 60 bytes per width and layer.
         let passing = costs.layers * part.layers * costs.width * 60.0 / rates.bandwidth;
-        terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: passing, factors: backend("p.passing", rates) });
+        terms.push(Term {
+            lane: Lane::Alone,
+            cpu: rates.backend == "cpu",
+            quantity: passing,
+            factors: backend("p.passing", rates),
+        });
         if costs.expert_layers > 0.0 {
             // And between the experts' matrices, in F32, once for each expert in use.
             let each = costs.experts_used * (3.0 * costs.expert_width + 2.0 * costs.width) * 8.0;
             let quantity = costs.expert_layers * part.experts * each / rates.bandwidth;
-            terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity, factors: backend("p.passing.experts", rates) });
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity,
+                factors: backend("p.passing.experts", rates),
+            });
         }
         for attention in &costs.attention {
             let seen = attention.layers * part.layers * context(attention, work.depth, work.tokens);
@@ -507,11 +587,21 @@ pub fn prefill(work: &Work) -> Vec<Term> {
             if !work.flash_attention {
                 products.extend(backend("p.attention.plain", rates));
             }
-            terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: 2.0 * seen * attention.products / rates.arithmetic, factors: products });
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: 2.0 * seen * attention.products / rates.arithmetic,
+                factors: products,
+            });
             if !work.flash_attention {
                 // The matrix of scores is written, masked, normalized and read.
                 let scores = seen * attention.heads * 20.0 / rates.bandwidth;
-                terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: scores, factors: backend("p.scores", rates) });
+                terms.push(Term {
+                    lane: Lane::Alone,
+                    cpu: rates.backend == "cpu",
+                    quantity: scores,
+                    factors: backend("p.scores", rates),
+                });
             }
         }
         if costs.state_elements > 0.0 {
@@ -523,7 +613,12 @@ pub fn prefill(work: &Work) -> Vec<Term> {
     }
     if work.devices > 1.0 {
         let rates = &work.parts[0].rates;
-        let hop = Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: (work.devices - 1.0) * 2e-3 / batch, factors: backend("p.hop", rates) };
+        let hop = Term {
+            lane: Lane::Alone,
+            cpu: rates.backend == "cpu",
+            quantity: (work.devices - 1.0) * 2e-3 / batch,
+            factors: backend("p.hop", rates),
+        };
         terms.push(hop);
     }
     terms.retain(|term| term.quantity > 0.0);

@@ -73,6 +73,7 @@ async fn estimate(global: &Global, arguments: &EstimateArgs, scratch: &TempDir) 
     question.host_memory = target.host_memory;
     question.benchmark = target.benchmark;
     question.host = target.host;
+    question.notes = target.notes;
     question.context = arguments.ctx.map(ContextTokens::new);
     question.parallel = arguments.parallel;
     question.batch = arguments.batch;

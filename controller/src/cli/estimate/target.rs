@@ -1,7 +1,7 @@
 //! Which devices a question is about: those of the flags, a known device, an enrolled machine, or this machine's CPU.
 
 use muster_engine::device_table::{self, KnownDevice};
-use muster_engine::estimate::{DeviceError, TargetDevice, default_backend, machine_devices};
+use muster_engine::estimate::{DeviceError, TargetDevice, default_backend, machine_devices, memory_note};
 use muster_engine::worker::{self, PhantomBackend, WorkerCommand};
 use muster_proto::{Benchmark, Bytes, DeviceKind, Machine, wire};
 
@@ -18,6 +18,8 @@ pub(super) struct Target {
     pub host_memory: Option<Bytes>,
     pub host: Option<&'static KnownDevice>,
     pub benchmark: Option<Benchmark>,
+    /// What the reader should know.
+    pub notes: Vec<String>,
 }
 
 /// What is wrong with the flags of devices.
@@ -86,14 +88,16 @@ fn on(arguments: &EstimateArgs, known: &'static KnownDevice) -> Result<Target, F
         Failure::usage(format!("{} is a GPU: --backend cpu does not drive it; leave --on away", known.name))
     })?;
     let wrong = |error: DeviceError| Failure::usage(error.to_string());
+    let mut notes = Vec::new();
     let devices = if arguments.device.is_empty() {
+        notes.extend(memory_note(known));
         vec![TargetDevice::known(ONLY_DEVICE, known, backend, None).map_err(wrong)?]
     } else {
         let device =
             |device: &super::WrittenDevice| TargetDevice::known(&device.name, known, backend, Some(device.size));
         arguments.device.iter().map(device).collect::<Result<_, _>>().map_err(wrong)?
     };
-    Ok(Target { devices, ..Target::default() })
+    Ok(Target { devices, notes, ..Target::default() })
 }
 
 /// An enrolled machine as its agent last saw it.
@@ -114,6 +118,7 @@ async fn machine(global: &Global, name: &str) -> Result<Target, Failure> {
             .and_then(|brand| device_table::find(brand).ok())
             .filter(|cpu| cpu.is_cpu()),
         benchmark: machine.benchmark,
+        notes: Vec::new(),
     })
 }
 
