@@ -72,6 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     for (kind, decode) in [("decode", true), ("prefill", false)] {
         line(kind, &|row| row.decode == decode);
+        line(&format!("{kind}, GPUs"), &|row| row.decode == decode && row.backend.name() != "cpu");
         line(&format!("{kind}, dense"), &|row| row.decode == decode && !row.experts);
         line(&format!("{kind}, experts"), &|row| row.decode == decode && row.experts);
         line(&format!("{kind}, at depth"), &|row| row.decode == decode && row.depth > 0);

@@ -96,11 +96,9 @@ fn row(value: &Value, facts: &BTreeMap<String, ModelFacts>) -> Result<Option<Row
     if let Some(ubatch) = value["n_ubatch"].as_u64() {
         question.ubatch = u32::try_from(ubatch)?;
     }
-    question.threads = value["threads"].as_u64().map(u32::try_from).transpose()?;
-    if let Some((threads, cores)) = question.threads.zip(device.cpu.as_ref().map(|cpu| cpu.cores)).filter(|_| decode) {
-        // For decoding, sources give the fewest threads that reach the best speed: more would do the same, so the number
-        // says less than it seems to. Halfway to all cores, in the logarithm.
-        question.threads = (1..=cores).min_by_key(|count| (count * count).abs_diff(threads * cores));
+    if !decode {
+        // For decoding, sources give the fewest threads that reach the best speed, which says nothing of fewer.
+        question.threads = value["threads"].as_u64().map(u32::try_from).transpose()?;
     }
     question.built = number("year");
     if text("engine").starts_with("ik_") {

@@ -12,7 +12,7 @@ use muster_engine::speed::physics::{self, Lane};
 use super::data::Row;
 
 /// Error beyond which a row pulls no harder, as a logarithm.
-const ROBUST: f64 = 0.15;
+const ROBUST: f64 = 0.10;
 /// What a row's error is compared with the pull to zero: a typical scatter between sources.
 const SCATTER: f64 = 0.10;
 
@@ -218,15 +218,15 @@ fn freedom(name: &str) -> f64 {
     } else if name.contains(".power") {
         0.4
     } else if name.contains(".age") {
-        0.7
+        0.4
     } else if name.contains("attention") && level < 2 {
         0.6
     } else if name.contains(".unit.") {
-        if level == 0 { 0.6 } else { 0.3 }
+        if level == 0 { 0.6 } else { 0.1 }
     } else if name.contains(".ik") {
-        if level == 1 && name.matches('.').count() == 2 { 0.6 } else { 0.3 }
+        if name.matches('.').count() == 2 { 0.6 } else { 0.3 }
     } else if name.contains('@') {
-        0.25
+        0.1
     } else if level == 1 && name.ends_with("/cpu") && (name.starts_with("d.compute.") || name.starts_with("p.matmul."))
     {
         // Every type has kernels of its own there, and each instruction set some of them.
@@ -234,7 +234,7 @@ fn freedom(name: &str) -> f64 {
     } else if level == 2 {
         0.2
     } else if level == 1 {
-        if name.matches('.').count() >= 2 { 0.25 } else { 0.5 }
+        if name.matches('.').count() >= 2 { 0.2 } else { 0.4 }
     } else if name.matches('.').count() >= 2 {
         0.5
     } else {

@@ -23,7 +23,7 @@ pub enum Lane {
 
 /// How sharply the slower of memory and arithmetic hides the other: `(m^p + a^p)^(1/p)`; 1 would be their sum, infinity
 /// the slower alone.
-pub const OVERLAP: f64 = 1.6;
+pub const OVERLAP: f64 = 3.0;
 /// The same for a CPU, whose prefetching hides more.
 pub const OVERLAP_CPU: f64 = 3.0;
 
