@@ -43,8 +43,7 @@ async fn main() -> ExitCode {
 /// Prints a log's devices and keeps their errors in percent: on GPUs the total of each, without one the total of the host.
 async fn print_row(command: &WorkerCommand, row: &Row, folder: &std::path::Path, errors: &mut Vec<f64>) {
     let id = row.id();
-    let what =
-        format!("{} {}, {} {}", row.text("model_name"), row.text("ftype"), row.text("engine"), row.text("build"));
+    let what = format!("{} {}, {} {}", row.text("model_name"), row.text("ftype"), row.text("engine"), row.text("build"));
     if row.text("engine") == "ik_llama.cpp" {
         println!("{id} {what}: another engine, with its own buffers and quantizations: not replayed");
         return;
@@ -92,12 +91,7 @@ async fn print_row(command: &WorkerCommand, row: &Row, folder: &std::path::Path,
 fn spread(errors: &mut [f64]) -> String {
     errors.sort_by(|a, b| a.abs().total_cmp(&b.abs()));
     let at = |share: f64| {
-        #[allow(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an index"
-        )]
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
         let index = ((errors.len() as f64 - 1.0) * share).round() as usize;
         errors.get(index).copied().unwrap_or(f64::NAN)
     };

@@ -28,8 +28,7 @@ pub async fn replay(command: &WorkerCommand, row: &Row, folder: &Path) -> Result
     let mut notes = Vec::new();
     let path = folder.join(format!("{}.gguf", row.id()));
     make(command, row, &path, &mut notes).await?;
-    let request =
-        SizeRequest { path: path.clone(), settings: settings(row)?, devices: row.phantoms(), options: options(row) };
+    let request = SizeRequest { path: path.clone(), settings: settings(row)?, devices: row.phantoms(), options: options(row) };
     let sized = size(command, request).await.map_err(|error| error.to_string());
     let _ = std::fs::remove_file(&path);
     let sized = sized?;

@@ -112,11 +112,9 @@ impl Row {
             "metal" => PhantomBackend::Metal,
             _ => return Vec::new(),
         };
-        let seen: Vec<&str> = self
-            .facts
-            .get("gpus_logged")
-            .and_then(Value::as_array)
-            .map_or_else(Vec::new, |gpus| gpus.iter().filter_map(Value::as_str).collect());
+        let seen: Vec<&str> = self.facts.get("gpus_logged").and_then(Value::as_array).map_or_else(Vec::new, |gpus| {
+            gpus.iter().filter_map(Value::as_str).collect()
+        });
         let said = seen.join("\n");
         self.allocated()
             .into_keys()
@@ -141,8 +139,7 @@ impl Row {
         let usage = self.facts.get("observed_usage").and_then(Value::as_object)?;
         let tool = usage.get("tool").and_then(Value::as_str).unwrap_or("").to_owned();
         let number = |key: &str| usage.get(key).and_then(Value::as_f64);
-        let buffers: f64 =
-            self.allocated().iter().filter(|(name, _)| *name != "Host").map(|(_, parts)| parts.total()).sum();
+        let buffers: f64 = self.allocated().iter().filter(|(name, _)| *name != "Host").map(|(_, parts)| parts.total()).sum();
         number("residual_mib").or_else(|| number("delta_mib").map(|delta| delta - buffers)).map(|mib| (mib, tool))
     }
 }
