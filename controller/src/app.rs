@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::blobs::{BlobError, Blobs};
+use crate::blobs::{self, BlobError, Blobs};
 use crate::ca::{Ca, CaError, SERVER_LIFETIME};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -107,7 +107,7 @@ impl App {
         let clock = config.clock.clone();
         let now = clock.now();
         let store = Store::open(&data.path().join("muster.db"))?;
-        let blobs = Blobs::open(data.subdirectory("blobs")?, config.blob_reserve)?;
+        let blobs = Blobs::open(data.subdirectory(blobs::FOLDER)?, config.blob_reserve)?;
         blobs.sweep(&store.digests().await?)?;
         let (ca, created) = Ca::open(data.path(), now)?;
         let ca = Arc::new(ca);

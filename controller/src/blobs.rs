@@ -76,6 +76,15 @@ pub enum BlobError {
     },
 }
 
+/// The folder of the store inside a data directory.
+pub const FOLDER: &str = "blobs";
+
+/// Where the file of this digest is in the store at `root`.
+pub fn path_in(root: &Path, digest: ModelDigest) -> PathBuf {
+    let hex = digest.hex();
+    root.join("sha256").join(&hex[..2]).join(hex)
+}
+
 /// The store; clones share it.
 #[derive(Clone, Debug)]
 pub struct Blobs {
@@ -137,8 +146,7 @@ impl Blobs {
 
     /// Where a file is, if it is here.
     pub fn path(&self, digest: ModelDigest) -> PathBuf {
-        let hex = digest.hex();
-        self.root.join("sha256").join(&hex[..2]).join(hex)
+        path_in(&self.root, digest)
     }
 
     /// A new path for a file on its way in.

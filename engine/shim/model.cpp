@@ -177,7 +177,9 @@ void fit(parameters & out, const char * path, const ms_settings & settings) {
     }
     if (out.model.tensor_buft_overrides == overrides.data()) {
         // Their patterns are static texts of llama.cpp's.
-        overrides.resize(1 + std::count_if(overrides.begin(), overrides.end(), [](const auto & o) { return o.pattern; }));
+        // Up to the first without a pattern: behind it are left-overs of placements that were tried.
+        const auto end = std::find_if(overrides.begin(), overrides.end(), [](const auto & o) { return !o.pattern; });
+        overrides.resize(1 + (size_t) (end - overrides.begin()));
         out.overrides                   = overrides;
         out.model.tensor_buft_overrides = out.overrides.data();
     }

@@ -12,6 +12,7 @@
 #include "error.h"
 #include "phantom_device.h"
 
+#include <cstring>
 #include <deque>
 #include <stdexcept>
 
@@ -55,6 +56,28 @@ ggml_backend_buffer_t allocate_host(ggml_backend_buffer_type_t type, size_t size
     return buffer;
 }
 
+// Graphs as builds before 2026 made and measured them, to compare with logs of theirs. What came since makes compute buffers
+// larger: inputs for batches of tokens beside embeddings (llm_graph_context::build_inp_embd), which are left to the host
+// here; and backends that reorder a graph, or keep tensors longer for fused operations (graph_optimize).
+bool earlier_graphs = false;
+
+bool is_of_mixed_batch(const ggml_tensor * op) {
+    for (const ggml_tensor * source : op->src) {
+        const ggml_tensor * base   = source && source->view_src ? source->view_src : source;
+        const ggml_tensor * origin = base ? base->src[0] : nullptr;
+        for (const ggml_tensor * tensor : { source, base, origin }) {
+            if (tensor && std::strncmp(tensor->name, "inp_mixed_", 10) == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+bool supports_op(ggml_backend_dev_t device, const ggml_tensor * op) {
+    return !(earlier_graphs && is_of_mixed_batch(op)) && phantom_of(device)->rules->supports_op(device, op);
+}
+
 void optimize(ggml_backend_t backend, ggml_cgraph * graph, ggml_backend_graph_optimize_params * params) {
     static_cast<phantom *>(backend->context)->rules->graph_optimize(backend, graph, params);
 }
@@ -69,7 +92,7 @@ ggml_backend_t start(ggml_backend_dev_t device, const char *) {
     backend->iface.free           = [](ggml_backend_t backend) { delete backend; };
     backend->iface.synchronize    = [](ggml_backend_t) {};
     backend->iface.graph_compute  = [](ggml_backend_t, ggml_cgraph *) { return GGML_STATUS_SUCCESS; };
-    backend->iface.graph_optimize = phantom_of(device)->rules->graph_optimize ? optimize : nullptr;
+    backend->iface.graph_optimize = earlier_graphs ? nullptr : optimize;
     return backend;
 }
 
@@ -112,7 +135,7 @@ void fill(phantom & made, registry & home) {
             return &static_cast<registry *>(device->reg->context)->host;
         };
     }
-    use.supports_op   = rules.supports_op;
+    use.supports_op   = supports_op;
     use.supports_buft = rules.supports_buft;
     use.offload_op    = rules.offload_op;
     use.event_new     = [](ggml_backend_dev_t device) -> ggml_backend_event_t {
@@ -182,7 +205,7 @@ const std::vector<ggml_backend_dev_t> & ms_phantom_devices() {
     return devices;
 }
 
-bool ms_phantoms_register(const ms_phantom * wanted, size_t count, ms_error * error) {
+bool ms_phantoms_register(const ms_phantom * wanted, size_t count, bool as_earlier_builds, ms_error * error) {
     return ms_guard(error, false, [&] {
         if (!phantoms.empty()) {
             throw std::runtime_error("phantom devices are registered already");
@@ -190,6 +213,7 @@ bool ms_phantoms_register(const ms_phantom * wanted, size_t count, ms_error * er
         if (count > MS_MAX_DEVICES) {
             throw std::runtime_error("more than " + std::to_string(MS_MAX_DEVICES) + " devices");
         }
+        earlier_graphs = as_earlier_builds;
         for (size_t i = 0; i < count; i++) {
             const phantom_rules & rules = rules_of(wanted[i].backend);
             registry &            home  = registry_of(rules);

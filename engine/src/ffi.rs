@@ -111,7 +111,12 @@ mod raw {
         pub fn ms_abort();
         pub fn ms_device_count() -> usize;
         pub fn ms_device_get(index: usize, out: *mut Device) -> bool;
-        pub fn ms_phantoms_register(phantoms: *const Phantom, count: usize, error: *mut Error) -> bool;
+        pub fn ms_phantoms_register(
+            phantoms: *const Phantom,
+            count: usize,
+            as_earlier_builds: bool,
+            error: *mut Error,
+        ) -> bool;
         pub fn ms_model_open(
             path: *const c_char,
             settings: *const super::Settings,
@@ -390,7 +395,7 @@ pub fn devices() -> Vec<Device> {
 }
 
 /// Registers devices that compute nothing, for this whole process; once.
-pub fn register_phantoms(phantoms: &[Phantom]) -> Result<(), String> {
+pub fn register_phantoms(phantoms: &[Phantom], as_earlier_builds: bool) -> Result<(), String> {
     let names: Vec<CString> = phantoms.iter().map(|p| c_string(p.name.as_str())).collect::<Result<_, _>>()?;
     let wanted: Vec<raw::Phantom> = phantoms
         .iter()
@@ -406,7 +411,7 @@ pub fn register_phantoms(phantoms: &[Phantom]) -> Result<(), String> {
         .collect();
     let mut error = raw::Error::new();
     // SAFETY: the slice and the names live through the call; the shim copies them.
-    let done = unsafe { raw::ms_phantoms_register(wanted.as_ptr(), wanted.len(), &raw mut error) };
+    let done = unsafe { raw::ms_phantoms_register(wanted.as_ptr(), wanted.len(), as_earlier_builds, &raw mut error) };
     if done { Ok(()) } else { Err(error.into_text()) }
 }
 

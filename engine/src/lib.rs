@@ -2,9 +2,9 @@
 //!
 //! Owns: reading GGUF headers ([`gguf`]), the child processes in which llama.cpp runs ([`worker`]), models of random
 //! weights ([`random_model`]), the maker of models of any architecture ([`maker`]) and the models that everybody knows
-//! ([`reference`]), the arithmetic of speed ([`speed`]) and known devices ([`device_table`]), the bundled model
-//! ([`bundled`]), and what both
-//! programs need of the local machine ([`host`]). It does not know of controllers, policies or networks.
+//! ([`mod@reference`]), known devices ([`device_table`]), the arithmetic of speed ([`speed`]), estimates of memory and speed
+//! ([`mod@estimate`]), the bundled model ([`bundled`]), and what both programs need of the local machine ([`host`]). It
+//! does not know of controllers, policies or networks.
 //!
 //! No llama.cpp call ever happens in the process of an agent or a controller: [`worker`] starts the same executable again
 //! as `… engine-worker`, which must call [`worker_main`] before anything else.
@@ -13,6 +13,7 @@ pub mod bundled;
 mod child;
 pub mod device_table;
 mod divergence;
+pub mod estimate;
 mod ffi;
 mod frame;
 pub mod gguf;

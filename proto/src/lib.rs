@@ -14,6 +14,7 @@ mod controller;
 mod desired;
 mod digest;
 mod enrolment;
+mod estimate;
 mod ids;
 mod inventory;
 mod machine;
@@ -36,6 +37,10 @@ pub use controller::{AdminRecord, CaFingerprint, ControllerStatus, PolicyRecord}
 pub use desired::{DesiredAssignment, DesiredState, EngineSettings, FlashAttention, KvType, Prediction};
 pub use digest::{DigestError, ModelDigest};
 pub use enrolment::{EnrolmentToken, EnrolmentTokenError, TokenRecord};
+pub use estimate::{
+    Alternative, Change, Estimate, EstimateSettings, EstimatedDevice, EstimatedHost, EstimatedModel, EstimatedSpeed,
+    ModelSource, OutputsReserved,
+};
 pub use ids::{AdminName, AssignmentId, IdError, MachineId, TokenId};
 pub use inventory::{Cpu, Device, DeviceKind, Disk, Inventory, Memory, Os, ProbeFailure};
 pub use machine::{EnrolmentState, Machine};

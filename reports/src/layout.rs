@@ -10,7 +10,7 @@ pub(crate) const UNKNOWN: &str = "–";
 
 /// Text from elsewhere without what could harm a terminal or a reader: control characters and those that turn the
 /// direction of writing become `�`. Line breaks stay, tabs become spaces.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.trim_end()
         .chars()
         .map(|letter| match letter {

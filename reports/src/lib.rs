@@ -7,7 +7,9 @@
 
 mod access;
 mod age;
+mod bar;
 mod benchmark;
+mod estimate;
 mod events;
 mod inventory;
 mod layout;
@@ -22,6 +24,7 @@ mod style;
 pub use access::{admins_table, tokens_table};
 pub use age::{age, span};
 pub use benchmark::benchmark_table;
+pub use estimate::estimate_page;
 pub use events::events_table;
 pub use inventory::inventory_page;
 pub use machines::{machine_page, machines_table};

@@ -30,7 +30,7 @@ pub fn models_table(models: &[Model], style: &Style) -> String {
 }
 
 /// `8.2 B`, `33 M`: three digits at most, as models are named.
-fn parameters(number: u64) -> String {
+pub(crate) fn parameters(number: u64) -> String {
     let number = number as f64;
     match number {
         _ if number >= 1e9 => format!("{:.1} B", number / 1e9),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::estimate::{WrittenDevice, WrittenExperts, WrittenLayers, WrittenSize};
 use crate::config::{WrittenBytes, WrittenDuration};
 
 /// Runs the controller, and is the operator's command line for it.
@@ -77,6 +78,8 @@ pub(super) enum Command {
     Plan(PlanCommand),
     /// How the controller is doing
     Status,
+    /// What a model takes in memory, where it goes, and how fast it runs: on any GPU, with none at hand
+    Estimate(Box<EstimateArgs>),
     /// What happened: the audit log
     Events(EventsArgs),
     /// Operators with a certificate
@@ -237,6 +240,134 @@ pub(super) struct EventsArgs {
     /// Only those after this number
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub after: u64,
+}
+
+/// Nothing is loaded: llama.cpp itself sizes the model on devices that are only imagined. No controller needs to run,
+/// unless MODEL is of its catalog or --machine names one of its machines.
+#[derive(Debug, Args)]
+#[command(after_long_help = ESTIMATE_AFTER)]
+pub(super) struct EstimateArgs {
+    /// A GGUF file (its header is enough), a reference model (llama-3.1-8b:Q4_K_M), or a model of the catalog
+    /// (NAME or NAME:QUANTIZATION)
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+
+    /// A GPU with this much memory for models, e.g. gpu0=24GiB or gpu1=81920MiB; repeat it for several. Units are powers
+    /// of 1024, and one must be written
+    #[arg(long, value_name = "NAME=SIZE", help_heading = "Devices")]
+    pub device: Vec<WrittenDevice>,
+    /// A known device by its name, e.g. "RTX 4090" or "Apple M4 Max 40c"; with --device it says what those devices are
+    #[arg(long, value_name = "DEVICE", help_heading = "Devices")]
+    pub on: Option<String>,
+    /// An enrolled machine, with the memory that is free there: hostname, id, or a prefix of the id that is unique
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["device", "on", "backend", "host"], help_heading = "Devices")]
+    pub machine: Option<String>,
+    /// The backend that drives the devices [default: that of the device with --on, else cuda]
+    #[arg(long, value_enum, help_heading = "Devices")]
+    pub backend: Option<Backend>,
+    /// Main memory that models can have, e.g. 32GiB [default: not judged; without a device, this machine's]
+    #[arg(long, value_name = "SIZE", help_heading = "Devices")]
+    pub host: Option<WrittenSize>,
+
+    /// Context over all sequences, as llama-server -c [default: what the model was trained with, or as much of it as
+    /// fits, 4096 at least]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2_147_483_647), help_heading = "Settings")]
+    pub ctx: Option<u32>,
+    /// Sequences answered at the same time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256), help_heading = "Settings")]
+    pub parallel: u32,
+    /// Tokens submitted at once
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..=1_048_576), help_heading = "Settings")]
+    pub batch: u32,
+    /// Tokens computed at once
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_048_576), help_heading = "Settings")]
+    pub ubatch: u32,
+    /// Type of the KV cache
+    #[arg(long, value_enum, default_value_t = KvCacheType::F16, help_heading = "Settings")]
+    pub kv_type: KvCacheType,
+    /// One KV cache that all sequences share
+    #[arg(long, help_heading = "Settings")]
+    pub kv_unified: bool,
+    /// Fused attention
+    #[arg(long, value_enum, default_value_t = FlashAttn::Auto, help_heading = "Settings")]
+    pub flash_attn: FlashAttn,
+    /// Logits that are reserved: for each token of a micro-batch, as llama.cpp's own programs do, or one for each
+    /// sequence, as Muster's engine does [default: micro-batch; with --machine, sequence]
+    #[arg(long, value_enum, help_heading = "Settings")]
+    pub outputs: Option<OutputRows>,
+
+    /// Layers on the devices, the output counted as one: a number, all, or auto, which is llama.cpp's own fit
+    #[arg(long, value_name = "N|all|auto", default_value = "auto", help_heading = "Placement")]
+    pub gpu_layers: WrittenLayers,
+    /// Keep the experts of the first N layers in main memory, of all layers without N
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "all", help_heading = "Placement")]
+    pub cpu_moe: Option<WrittenExperts>,
+    /// What the fit leaves free on each device
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", help_heading = "Placement")]
+    pub margin: WrittenSize,
+
+    /// Context that is filled already, for the speed
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2_147_483_647), help_heading = "Speed")]
+    pub depth: u32,
+}
+
+const ESTIMATE_AFTER: &str = "\
+Examples:
+  muster estimate llama-3.1-8b:Q4_K_M --on \"RTX 4090\"
+  muster estimate model.gguf --device gpu0=24GiB --device gpu1=16GiB --ctx 32768
+  muster estimate qwen3-30b-a3b --device gpu0=12GiB --cpu-moe --json
+
+MODEL is looked for as a file, then as a reference model, then in the catalog of the controller, if one can be reached.
+
+Exit codes: 0 there is an estimate, whether or not it fits; 1 failed; 2 wrong usage; 3 no such model, or a bad model file.";
+
+/// A backend of llama.cpp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Backend {
+    /// NVIDIA
+    Cuda,
+    /// Any vendor
+    Vulkan,
+    /// AMD
+    Rocm,
+    /// Apple
+    Metal,
+    /// No GPU
+    Cpu,
+}
+
+/// Type of a KV cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum KvCacheType {
+    /// 16-bit floats
+    #[value(name = "f16")]
+    F16,
+    /// 8-bit blocks
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 4-bit blocks
+    #[value(name = "q4_0")]
+    Q4_0,
+}
+
+/// When attention is fused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum FlashAttn {
+    /// Always
+    On,
+    /// Never
+    Off,
+    /// Where the device can
+    Auto,
+}
+
+/// For what logits are reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum OutputRows {
+    /// For each token of a micro-batch
+    MicroBatch,
+    /// One for each sequence
+    Sequence,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,11 +1,12 @@
 //! The operator's command line: one file for each command. Holds no logic of the controller; all but `serve` speak to a
-//! running one over its socket or TLS.
+//! running one over its socket or TLS, `estimate` only where it has to.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad model file.
 
 mod admin;
 mod args;
 mod connect;
+mod estimate;
 mod events;
 mod machines;
 mod models;
@@ -44,6 +45,11 @@ impl Failure {
     /// Wrong usage.
     fn usage(message: impl Into<String>) -> Self {
         Self { code: 2, message: message.into() }
+    }
+
+    /// A model that is not there or cannot be used.
+    fn model(message: impl Into<String>) -> Self {
+        Self { code: 3, message: message.into() }
     }
 
     /// An operational failure with its causes.
@@ -110,6 +116,9 @@ async fn ask(global: &args::Global, command: Command, output: &Output) -> Result
     if let Command::Models(args::ModelsCommand::Quantize { quantize, imatrix, .. }) = &command {
         models::check_usage(None, quantize, imatrix.as_deref())?;
     }
+    if let Command::Estimate(arguments) = command {
+        return estimate::run(global, &arguments, output).await;
+    }
     let mut client = connect::connect(global).await?;
     match command {
         Command::Token(command) => token::run(&mut client, command, output).await,
@@ -120,7 +129,9 @@ async fn ask(global: &args::Global, command: Command, output: &Output) -> Result
         Command::Status => status::show(&mut client, output).await,
         Command::Events(arguments) => events::list(&mut client, &arguments, output).await,
         Command::Admin(command) => admin::run(&mut client, command, output).await,
-        Command::Serve(_) | Command::Completions { .. } => unreachable!("done without a connection"),
+        Command::Serve(_) | Command::Completions { .. } | Command::Estimate(_) => {
+            unreachable!("done without a connection")
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod blobs;
 mod enrolment;
+mod estimate;
 mod harness;
 mod import;
 mod link;

@@ -109,16 +109,13 @@ pub fn size(request: &wire::Size) -> Result<Reply, String> {
             integrated: p.integrated,
         })
         .collect();
+    let options = request.options.unwrap_or_default();
     if !phantoms.is_empty() {
-        ffi::register_phantoms(&phantoms)?;
+        ffi::register_phantoms(&phantoms, options.earlier_builds)?;
     }
     let settings = request.settings.as_ref().ok_or("a size request without settings")?;
     let layout = layout_of(request.layout.as_ref());
-    let settings = settings_of(
-        settings,
-        0,
-        Some(DryRun { phantoms: !phantoms.is_empty(), options: request.options.unwrap_or_default() }),
-    );
+    let settings = settings_of(settings, 0, Some(DryRun { phantoms: !phantoms.is_empty(), options }));
     let model = ffi::Model::open(&path, &settings, &layout, |_| true)?;
     let facts = model.facts();
     Ok(Reply::Sized(wire::Sized {

@@ -5,7 +5,7 @@ use std::path::Path;
 use muster_proto::{Bytes, ContextTokens, Device, DeviceKind, DeviceMemory, EngineSettings, MemoryNeed};
 
 use super::{
-    ChatRequest, FinishReason, GenerationEvent, Layout, Outputs, PhantomBackend, PhantomDevice, Placement,
+    ChatRequest, FinishReason, GenerationEvent, Graphs, Layout, Outputs, PhantomBackend, PhantomDevice, Placement,
     ResponseFormat, SizeOptions, TensorOverride, ToolCallDelta, ToolChoice,
 };
 use crate::wire;
@@ -60,7 +60,7 @@ pub(super) fn phantom(device: &PhantomDevice) -> wire::Phantom {
 }
 
 pub(super) fn size_options(options: &SizeOptions) -> wire::SizeOptions {
-    let SizeOptions { total_context, outputs, placement, layout: _ } = options;
+    let SizeOptions { total_context, outputs, placement, layout: _, graphs } = options;
     let (fit, fit_min_context, fit_margin) = match placement {
         Placement::AsSet => (false, 0, 0),
         Placement::Fit { min_context, margin } => (true, min_context.get(), margin.get()),
@@ -71,6 +71,7 @@ pub(super) fn size_options(options: &SizeOptions) -> wire::SizeOptions {
         fit,
         fit_min_context,
         fit_margin,
+        earlier_builds: *graphs == Graphs::EarlierBuilds,
     }
 }
 

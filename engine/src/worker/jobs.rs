@@ -35,6 +35,20 @@ pub struct SizeOptions {
     pub placement: Placement,
     /// What goes where beyond the number of layers; the default leaves it to llama.cpp, and to a fit.
     pub layout: Layout,
+    /// Whose graphs the compute buffers are for.
+    pub graphs: Graphs,
+}
+
+/// Whose graphs the compute buffers are for. Weights and caches are the same for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Graphs {
+    /// Those of the llama.cpp that is linked, which is what a load then takes.
+    #[default]
+    ThisBuild,
+    /// Those of builds before 2026, to compare with what they logged. They lack the inputs for batches that mix tokens and
+    /// embeddings, and backends did not reorder graphs or keep tensors longer for fused operations. On devices only: main
+    /// memory is not an earlier build's.
+    EarlierBuilds,
 }
 
 /// What goes where beyond the number of layers, as a dry run found it and a load can be told; empty leaves it to llama.cpp.
@@ -98,7 +112,7 @@ pub struct PhantomDevice {
     pub free: Bytes,
     /// Whether it shares main memory.
     pub integrated: bool,
-    /// Its generation, where the backend's rules depend on it: CUDA's compute capability times 10 (`890`), ROCm's gfx
+    /// Its generation, where the backend's rules depend on it: CUDA's compute capability times 100 (`890`), ROCm's gfx
     /// number read as hexadecimal (`0x1100`), Metal's Apple GPU family (`9`), Vulkan's vendor (`0x10DE`, `0x1002`, `0x8086`,
     /// `0x10005` for Mesa's software). `None` takes a common one.
     pub capability: Option<u32>,

@@ -25,8 +25,8 @@ pub use command::WorkerCommand;
 pub use error::WorkerError;
 pub use generator::{GenerationStream, Generator, LoadRequest, Loaded};
 pub use jobs::{
-    BenchProgress, BenchRequest, Layout, Outputs, PhantomBackend, PhantomDevice, Placement, SizeOptions, SizeRequest,
-    Sized, TensorOverride, bench, devices, size,
+    BenchProgress, BenchRequest, Graphs, Layout, Outputs, PhantomBackend, PhantomDevice, Placement, SizeOptions,
+    SizeRequest, Sized, TensorOverride, bench, devices, size,
 };
 pub use make::{Made, MakeRequest, Weights, make_model};
 pub use quality::{QualityFound, QualityProgress, QualityRequest, quality};

@@ -1,13 +1,15 @@
-//! A small fleet to report on.
+//! A small fleet to report on, and estimates.
 
 use std::collections::BTreeMap;
 
 use muster_proto::{
-    AdminRecord, AgentStatus, Artifact, ArtifactSource, AssignmentId, AuditEvent, BenchModel, BenchPoint, Benchmark,
-    Bytes, BytesPerSecond, CaFingerprint, Candidate, ContextTokens, ControllerStatus, Cpu, Deployment, DeploymentState,
-    DesiredAssignment, Device, DeviceKind, DeviceMemory, Disk, EngineSettings, EnrolmentState, Inventory, KvType,
-    Machine, MachineId, MachinePlan, Measured, Memory, MemoryNeed, Model, ModelDigest, Observed, Os, Plan, Prediction,
-    ProbeFailure, Rejection, RejectionReason, Spread, Timestamp, TokenId, TokenRecord, TokensPerSecond, Transfer,
+    AdminRecord, AgentStatus, Alternative, Artifact, ArtifactSource, AssignmentId, AuditEvent, BenchModel, BenchPoint,
+    Benchmark, Bytes, BytesPerSecond, CaFingerprint, Candidate, Change, ContextTokens, ControllerStatus, Cpu,
+    Deployment, DeploymentState, DesiredAssignment, Device, DeviceKind, DeviceMemory, Disk, EngineSettings,
+    EnrolmentState, Estimate, EstimateSettings, EstimatedDevice, EstimatedHost, EstimatedModel, EstimatedSpeed,
+    FlashAttention, Inventory, KvType, Machine, MachineId, MachinePlan, Measured, Memory, MemoryNeed, Model,
+    ModelDigest, ModelSource, Observed, Os, OutputsReserved, Plan, Prediction, ProbeFailure, Rejection,
+    RejectionReason, Spread, Timestamp, TokenId, TokenRecord, TokensPerSecond, Transfer,
 };
 
 /// The moment that every report is made at.
@@ -491,4 +493,153 @@ pub fn events() -> Vec<AuditEvent> {
         ),
         event(4, "admin:kim@example", "policy.applied", "", ""),
     ]
+}
+
+fn estimated_speed(decode: f64, prefill: f64, depth: u32) -> EstimatedSpeed {
+    EstimatedSpeed {
+        prefill_tokens_per_second: speed(prefill),
+        prefill_low: speed(prefill * 0.7),
+        prefill_high: speed(prefill * 1.4),
+        decode_tokens_per_second: speed(decode),
+        decode_low: speed(decode * 0.85),
+        decode_high: speed(decode * 1.15),
+        depth: ContextTokens::new(depth),
+        basis: "what is published of GeForce RTX 4090 and measured of others with cuda".into(),
+    }
+}
+
+/// A model that fits on one known device.
+pub fn estimate() -> Estimate {
+    Estimate {
+        model: EstimatedModel {
+            name: "Llama 3.1 8B Instruct".into(),
+            source: ModelSource::Reference,
+            architecture: "llama".into(),
+            quantization: Some("Q4_K_M".into()),
+            parameters: 8_030_261_312,
+            file_bytes: Bytes::new(4_920_739_232),
+            context_train: ContextTokens::new(131_072),
+            experts: 0,
+        },
+        devices: vec![EstimatedDevice {
+            name: "gpu0".into(),
+            description: Some("GeForce RTX 4090".into()),
+            backend: "CUDA".into(),
+            memory_bytes: Bytes::from_gib(24),
+            model_bytes: Bytes::from_mib(4403),
+            context_bytes: Bytes::from_gib(16),
+            compute_bytes: Bytes::from_mib(284),
+            driver_bytes: Some(Bytes::from_mib(430)),
+            free_bytes: Bytes::from_mib(24 * 1024 - 4403 - 16 * 1024 - 284 - 430),
+            short_bytes: Bytes::ZERO,
+            layers: 33,
+        }],
+        host: EstimatedHost {
+            memory_bytes: None,
+            model_bytes: Bytes::from_mib(281),
+            context_bytes: Bytes::ZERO,
+            compute_bytes: Bytes::from_mib(264),
+        },
+        gpu_layers: 33,
+        total_layers: 33,
+        n_ctx: ContextTokens::new(131_072),
+        context_shrank: false,
+        speed: Some(estimated_speed(131.4, 9620.0, 4096)),
+        fits: true,
+        spare_bytes: Some(Bytes::from_mib(3075)),
+        short_bytes: Bytes::ZERO,
+        full_offload_short_bytes: None,
+        sentence: "fits with 3.0 GiB to spare".into(),
+        partial_layers: 0,
+        settings: EstimateSettings {
+            parallel: 1,
+            batch: 2048,
+            ubatch: 512,
+            kv_type: KvType::F16,
+            kv_unified: false,
+            flash_attention: FlashAttention::Auto,
+            outputs: OutputsReserved::MicroBatch,
+            margin_bytes: Some(Bytes::from_gib(1)),
+        },
+        alternatives: vec![],
+        warnings: vec![],
+        engine_build: "llama-cpp-sys-2 0.1.161".into(),
+    }
+}
+
+/// A model that does not, and what would.
+pub fn short_estimate() -> Estimate {
+    let mut short = estimate();
+    let device = &mut short.devices[0];
+    device.description = None;
+    device.memory_bytes = Bytes::from_gib(20);
+    device.free_bytes = Bytes::ZERO;
+    device.short_bytes = Bytes::from_mib(1021);
+    short.fits = false;
+    short.speed = None;
+    short.spare_bytes = None;
+    short.short_bytes = Bytes::from_mib(1021);
+    short.settings.margin_bytes = None;
+    short.sentence = "short by 1021.0 MiB: would fit at 121,856 tokens, with a q8_0 KV cache or as Q3_K_S".into();
+    let alternative = |change| Alternative { change, spare_bytes: Some(Bytes::from_mib(131)), speed: None };
+    short.alternatives = vec![
+        alternative(Change::Context { n_ctx: ContextTokens::new(121_856) }),
+        alternative(Change::KvCache { kv_type: KvType::Q8_0 }),
+        alternative(Change::Quantization { quantization: "Q3_K_S".into() }),
+        Alternative {
+            change: Change::Offload { gpu_layers: 29, partial_layers: 0 },
+            spare_bytes: Some(Bytes::from_mib(1040)),
+            speed: Some(estimated_speed(40.2, 2100.0, 0)),
+        },
+    ];
+    short.warnings = vec!["the context is longer than the 8,192 tokens that the model was trained with".into()];
+    short
+}
+
+/// A mixture of experts over two devices and main memory.
+pub fn split_estimate() -> Estimate {
+    let mut split = estimate();
+    split.model.name = "Qwen3 30B A3B".into();
+    split.model.architecture = "qwen3moe".into();
+    split.model.parameters = 30_532_122_624;
+    split.model.experts = 128;
+    let part = |name: &str, model: u64, layers: u32| EstimatedDevice {
+        name: name.into(),
+        memory_bytes: Bytes::from_gib(8),
+        model_bytes: Bytes::from_mib(model),
+        context_bytes: Bytes::from_mib(384),
+        compute_bytes: Bytes::from_mib(300),
+        driver_bytes: None,
+        free_bytes: Bytes::from_mib(8 * 1024 - 684 - model),
+        layers,
+        ..split.devices[0].clone()
+    };
+    split.devices = vec![part("gpu0", 6420, 25), part("gpu1", 6410, 24)];
+    split.host.memory_bytes = Some(Bytes::from_gib(32));
+    split.host.model_bytes = Bytes::from_mib(4900);
+    (split.gpu_layers, split.total_layers, split.partial_layers) = (49, 49, 12);
+    split.settings.parallel = 4;
+    split.full_offload_short_bytes = Some(Bytes::from_mib(3120));
+    split.sentence =
+        "the experts of 12 layers in main memory; short by 3.0 GiB for all of it: would fit as Q3_K_S".into();
+    split
+}
+
+/// A model on a processor that takes more than there is.
+pub fn cpu_estimate() -> Estimate {
+    let mut cpu = estimate();
+    cpu.devices.clear();
+    cpu.gpu_layers = 0;
+    cpu.host = EstimatedHost {
+        memory_bytes: Some(Bytes::from_gib(8)),
+        model_bytes: Bytes::from_mib(7900),
+        context_bytes: Bytes::from_mib(1024),
+        compute_bytes: Bytes::from_mib(300),
+    };
+    (cpu.fits, cpu.spare_bytes, cpu.short_bytes) = (false, None, Bytes::from_mib(1032));
+    cpu.sentence = "short by 1.0 GiB of main memory: it needs a machine with more memory".into();
+    cpu.speed = None;
+    cpu.settings.margin_bytes = None;
+    cpu.settings.outputs = OutputsReserved::Sequence;
+    cpu
 }

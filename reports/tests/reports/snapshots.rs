@@ -1,7 +1,7 @@
 //! Every report as it is read, in files beside this one.
 
 use insta::assert_snapshot;
-use muster_proto::{AgentStatus, Benchmark, Model, Observed, Plan};
+use muster_proto::{AgentStatus, Benchmark, Estimate, Model, Observed, Plan};
 use muster_reports::*;
 
 use crate::samples::{self, NOW};
@@ -107,6 +107,32 @@ fn predictions() {
     let pairs = samples::prediction_pairs();
     let pairs: Vec<_> = pairs.iter().map(|(label, predicted, measured)| (label.clone(), predicted, measured)).collect();
     assert_snapshot!(both(|style| prediction_table(&pairs, style)));
+}
+
+/// Three widths of one estimate in one snapshot.
+fn estimated(estimate: &Estimate) -> String {
+    let page = |width| estimate_page(estimate, &Style { color: false, width });
+    [60, 80, 120].map(|width| format!("{}\n{}", "=".repeat(width), page(width))).join("\n")
+}
+
+#[test]
+fn estimate_that_fits() {
+    assert_snapshot!(estimated(&samples::estimate()));
+}
+
+#[test]
+fn estimate_that_is_short() {
+    assert_snapshot!(estimated(&samples::short_estimate()));
+}
+
+#[test]
+fn estimate_over_devices_and_main_memory() {
+    assert_snapshot!(estimated(&samples::split_estimate()));
+}
+
+#[test]
+fn estimate_on_a_processor() {
+    assert_snapshot!(estimated(&samples::cpu_estimate()));
 }
 
 #[test]

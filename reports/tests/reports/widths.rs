@@ -60,6 +60,18 @@ fn every_report(name: &str, style: &Style) -> Vec<String> {
         benchmark_table(&benchmark, style),
         prediction_table(&pairs, style),
     ];
+    for mut estimate in
+        [samples::estimate(), samples::short_estimate(), samples::split_estimate(), samples::cpu_estimate()]
+    {
+        estimate.model.name = text();
+        estimate.sentence += &text();
+        estimate.warnings.push(text());
+        if let Some(device) = estimate.devices.first_mut() {
+            device.name = text();
+            device.description = Some(text());
+        }
+        reports.push(estimate_page(&estimate, style));
+    }
     reports.extend(models.iter().map(|model| model_page(model, style)));
     reports.extend(machines.iter().flat_map(|machine| {
         let page = machine_page(machine, plan.machines.get(&machine.id), NOW, style);

@@ -6,6 +6,7 @@ mod answers;
 mod certificates;
 mod duplicates;
 mod enrolment;
+mod estimates;
 mod full_disk;
 mod imports;
 mod operators;

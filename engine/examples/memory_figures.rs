@@ -1,0 +1,113 @@
+//! Prints how near the estimates of memory come to what llama.cpp allocated in public logs: a row for each device of a
+//! log, and the errors over all. `memory_figures WORKER [ID…]` with the path of the program `engine-worker`.
+
+#[path = "../tests/memory_logs/replay.rs"]
+mod replay;
+#[path = "../tests/memory_logs/row.rs"]
+mod row;
+
+use std::process::ExitCode;
+
+use muster_engine::worker::WorkerCommand;
+use row::Row;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let Some(worker) = arguments.next() else {
+        eprintln!("usage: memory_figures WORKER [ID…]");
+        return ExitCode::from(2);
+    };
+    let command = WorkerCommand::new(worker);
+    let wanted: Vec<String> = arguments.collect();
+    let folder = match tempfile::tempdir() {
+        Ok(folder) => folder,
+        Err(error) => {
+            eprintln!("no temporary folder: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let rows: Vec<Row> =
+        row::all().into_iter().filter(|row| wanted.is_empty() || wanted.iter().any(|id| id == row.id())).collect();
+    for status in ["judged", "excluded", "host"] {
+        println!("## {status}");
+        let mut errors = Vec::new();
+        for row in rows.iter().filter(|row| row.text("status") == status) {
+            print_row(&command, row, folder.path(), &mut errors).await;
+        }
+        println!("{status}: {}", spread(&mut errors));
+    }
+    ExitCode::SUCCESS
+}
+
+/// Prints a log's devices and keeps their errors in percent: on GPUs the total of each, without one the total of the host.
+async fn print_row(command: &WorkerCommand, row: &Row, folder: &std::path::Path, errors: &mut Vec<f64>) {
+    let id = row.id();
+    let what =
+        format!("{} {}, {} {}", row.text("model_name"), row.text("ftype"), row.text("engine"), row.text("build"));
+    if row.text("engine") == "ik_llama.cpp" {
+        println!("{id} {what}: another engine, with its own buffers and quantizations: not replayed");
+        return;
+    }
+    let replayed = match replay::replay(command, row, folder).await {
+        Ok(replayed) => replayed,
+        Err(reason) => {
+            println!("{id} {what}: not replayed: {reason}; {}", row.text("status_reason"));
+            return;
+        }
+    };
+    let logged = row.allocated();
+    let on_host = logged.keys().all(|name| name == "Host");
+    for (name, logged) in &logged {
+        let Some(estimated) = replayed.estimated.get(name) else {
+            println!("{id} {name}: logged {:.2}, not in the estimate", logged.total());
+            continue;
+        };
+        let error = (estimated.total() / logged.total() - 1.0) * 100.0;
+        let counts = on_host || name != "Host";
+        if counts {
+            errors.push(error);
+        }
+        println!(
+            "{id} {name:8} logged {:9.2} = {:9.2} + {:8.2} + {:7.2}  estimated {:9.2} = {:9.2} + {:8.2} + {:7.2}  {error:+7.3} %{}  {what}",
+            logged.total(),
+            logged.model,
+            logged.context,
+            logged.compute,
+            estimated.total(),
+            estimated.model,
+            estimated.context,
+            estimated.compute,
+            if counts { " " } else { " (not counted)" },
+        );
+    }
+    for note in &replayed.notes {
+        println!("    {note}");
+    }
+    if row.text("status") == "excluded" {
+        println!("    {}", row.text("status_reason"));
+    }
+}
+
+fn spread(errors: &mut [f64]) -> String {
+    errors.sort_by(|a, b| a.abs().total_cmp(&b.abs()));
+    let at = |share: f64| {
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an index"
+        )]
+        let index = ((errors.len() as f64 - 1.0) * share).round() as usize;
+        errors.get(index).copied().unwrap_or(f64::NAN)
+    };
+    let under = errors.iter().copied().fold(0.0_f64, f64::min);
+    let within = errors.iter().filter(|error| error.abs() <= 1.0).count();
+    format!(
+        "{} devices, median {:.3} %, p90 {:.3} %, max {:.3} %, lowest {under:.3} %; {within} within 1 %",
+        errors.len(),
+        at(0.5).abs(),
+        at(0.9).abs(),
+        at(1.0).abs(),
+    )
+}

@@ -1,0 +1,188 @@
+//! [`Row`]: what one public log says that llama.cpp allocated, and with which settings
+//! (`tests/data/memory_logs.jsonl`; a fact that a log does not show is missing there).
+
+use std::collections::BTreeMap;
+
+use muster_engine::worker::{PhantomBackend, PhantomDevice};
+use muster_proto::Bytes;
+use serde_json::{Map, Value};
+
+/// One log.
+pub struct Row {
+    facts: Map<String, Value>,
+}
+
+/// Memory on one device, in MiB as logs print it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Parts {
+    /// Weights.
+    pub model: f64,
+    /// KV cache and recurrent state.
+    pub context: f64,
+    /// Compute buffer, and on the host the logits.
+    pub compute: f64,
+}
+
+impl Parts {
+    /// All of it.
+    pub fn total(self) -> f64 {
+        self.model + self.context + self.compute
+    }
+}
+
+/// All rows.
+pub fn all() -> Vec<Row> {
+    include_str!("../data/memory_logs.jsonl")
+        .lines()
+        .map(|line| Row { facts: serde_json::from_str(line).expect("the data of this repository") })
+        .collect()
+}
+
+impl Row {
+    /// A text; empty where the log does not show it.
+    pub fn text(&self, fact: &str) -> &str {
+        self.facts.get(fact).and_then(Value::as_str).unwrap_or("")
+    }
+
+    /// A number.
+    pub fn number(&self, fact: &str) -> Option<u32> {
+        self.facts.get(fact).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok())
+    }
+
+    /// Yes or no.
+    pub fn flag(&self, fact: &str) -> Option<bool> {
+        self.facts.get(fact).and_then(Value::as_bool)
+    }
+
+    /// Its name in the data.
+    pub fn id(&self) -> &str {
+        self.text("id")
+    }
+
+    /// Hyperparameters, and metadata over them.
+    pub fn model_facts(&self) -> Map<String, Value> {
+        let of = |fact| self.facts.get(fact).and_then(Value::as_object).cloned().unwrap_or_default();
+        let mut all: Map<String, Value> = of("hparams");
+        all.extend(of("gguf_metadata"));
+        all
+    }
+
+    /// How many tensors of each type (ggml's names in capitals) the file has.
+    pub fn tensor_types(&self) -> BTreeMap<String, u64> {
+        let types = self.facts.get("tensor_types").and_then(Value::as_object);
+        let entry = |(name, count): (&String, &Value)| Some((name.to_uppercase(), count.as_u64()?));
+        types.map(|types| types.iter().filter_map(entry).collect()).unwrap_or_default()
+    }
+
+    /// The size of the model's tensors as llama.cpp prints it (`4.58 GiB (4.89 BPW)`), and half of its last digit.
+    pub fn model_bytes(&self) -> Option<(f64, f64)> {
+        let mut words = self.text("model_size_logged").split_whitespace();
+        let number: f64 = words.next()?.parse().ok()?;
+        let unit = if words.next()? == "GiB" { f64::from(1 << 30) } else { f64::from(1 << 20) };
+        Some((number * unit, 0.005 * unit))
+    }
+
+    fn buffers<'a>(&'a self, fact: &str) -> impl Iterator<Item = (&'a str, f64)> + use<'a> {
+        let list = self.facts.get(fact).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        list.iter().filter_map(|buffer| Some((buffer["device"].as_str()?, buffer["mib"].as_f64()?)))
+    }
+
+    /// What was allocated, by device; main memory, pinned or not, has the name `Host`.
+    pub fn allocated(&self) -> BTreeMap<String, Parts> {
+        let mut by_device: BTreeMap<String, Parts> = BTreeMap::new();
+        let mut add = |fact: &str, part: fn(&mut Parts) -> &mut f64| {
+            for (name, mib) in self.buffers(fact) {
+                *part(by_device.entry(place(name)).or_default()) += mib;
+            }
+        };
+        add("model_buffers", |parts| &mut parts.model);
+        add("kv_buffers", |parts| &mut parts.context);
+        add("rs_buffers", |parts| &mut parts.context);
+        add("compute_buffers", |parts| &mut parts.compute);
+        add("output_buffers", |parts| &mut parts.compute);
+        by_device
+    }
+
+    /// The GPUs that the log shows, as phantoms.
+    pub fn phantoms(&self) -> Vec<PhantomDevice> {
+        let backend = match self.text("backend") {
+            "cuda" => PhantomBackend::Cuda,
+            "vulkan" => PhantomBackend::Vulkan,
+            "rocm" => PhantomBackend::Rocm,
+            "metal" => PhantomBackend::Metal,
+            _ => return Vec::new(),
+        };
+        let seen: Vec<&str> = self
+            .facts
+            .get("gpus_logged")
+            .and_then(Value::as_array)
+            .map_or_else(Vec::new, |gpus| gpus.iter().filter_map(Value::as_str).collect());
+        let said = seen.join("\n");
+        self.allocated()
+            .into_keys()
+            .filter(|name| name != "Host")
+            .map(|name| {
+                let mut device = PhantomDevice::new(&*name, backend, Bytes::from_gib(1024));
+                if let Some(free) = between(&said, &format!("using device {name} ("), "MiB free")
+                    .and_then(|text| text.rsplit(" - ").next()?.trim().parse().ok())
+                {
+                    device.free = Bytes::from_mib(free);
+                    device.total = device.free;
+                }
+                device.integrated = said.contains("uma: 1") || said.contains("gfx1151") || said.contains("Orin");
+                device.capability = capability(backend, &said);
+                device
+            })
+            .collect()
+    }
+
+    /// What the device had in use beyond llama.cpp's buffers, where the log shows it, in MiB; with what showed it.
+    pub fn beyond_buffers(&self) -> Option<(f64, String)> {
+        let usage = self.facts.get("observed_usage").and_then(Value::as_object)?;
+        let tool = usage.get("tool").and_then(Value::as_str).unwrap_or("").to_owned();
+        let number = |key: &str| usage.get(key).and_then(Value::as_f64);
+        let buffers: f64 =
+            self.allocated().iter().filter(|(name, _)| *name != "Host").map(|(_, parts)| parts.total()).sum();
+        number("residual_mib").or_else(|| number("delta_mib").map(|delta| delta - buffers)).map(|mib| (mib, tool))
+    }
+}
+
+fn capability(backend: PhantomBackend, said: &str) -> Option<u32> {
+    match backend {
+        PhantomBackend::Cuda => {
+            let version = between(said, "compute capability ", ",")?;
+            let (major, minor) = version.split_once('.')?;
+            Some(major.parse::<u32>().ok()? * 100 + minor.trim().parse::<u32>().ok()? * 10)
+        }
+        PhantomBackend::Rocm => {
+            let digits: String = said.split("gfx").nth(1)?.chars().take_while(char::is_ascii_hexdigit).collect();
+            u32::from_str_radix(&digits, 16).ok()
+        }
+        // Apple7 is M1, Apple8 M2, Apple9 M3 and M4.
+        PhantomBackend::Metal => {
+            let chip: u32 = said.split("Apple M").nth(1)?.chars().next()?.to_digit(10)?;
+            Some(match chip {
+                1 => 7,
+                2 => 8,
+                3 | 4 => 9,
+                _ => 10,
+            })
+        }
+        PhantomBackend::Vulkan => [("NVIDIA", 0x10DE), ("AMD", 0x1002), ("Radeon", 0x1002), ("Intel", 0x8086)]
+            .into_iter()
+            .find(|(vendor, _)| said.contains(vendor))
+            .map(|(_, id)| id),
+    }
+}
+
+fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
+    let rest = &text[text.find(start)? + start.len()..];
+    Some(&rest[..rest.find(end)?])
+}
+
+/// The device of a buffer: mapped memory of a device is its own, everything on the host is one.
+fn place(buffer: &str) -> String {
+    let plain = buffer.trim_end_matches("_Mapped").trim_end_matches("_Private");
+    let host = plain.starts_with("CPU") || plain.ends_with("_Host") || plain.starts_with("host");
+    if host { "Host".into() } else { plain.into() }
+}
