@@ -1,0 +1,168 @@
+//! The same build, phantom against real: what the dry run on a Vulkan phantom says, against what llama.cpp then allocates
+//! on a real Vulkan device, byte for byte. `make check-vulkan` runs it on Mesa's software device (lavapipe), which needs no
+//! GPU; it is compiled only with the feature `vulkan`.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod models;
+
+use std::fmt::Write;
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use muster_engine::worker::{
+    Generator, LoadRequest, PhantomBackend, PhantomDevice, SizeOptions, SizeRequest, WorkerCommand, devices, size,
+};
+use muster_proto::{
+    Bytes, ContextTokens, Device, DeviceKind, DeviceMemory, EngineSettings, FlashAttention, KvType, MemoryNeed,
+};
+
+use models::Model;
+
+/// No test may hang: far above what any takes, on a machine that is busy with others.
+const DEADLINE: Duration = Duration::from_mins(5);
+
+/// How Vulkan names the makers of software devices (`VK_VENDOR_ID_MESA`): whose limits the phantom takes.
+const MESA: u32 = 0x10005;
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.expect("the test took longer than its deadline")
+}
+
+fn command() -> WorkerCommand {
+    WorkerCommand::new(env!("CARGO_BIN_EXE_engine-worker"))
+}
+
+/// The one Vulkan device that is there.
+async fn real_device() -> Device {
+    let all = within(devices(&command())).await.unwrap();
+    let mut found = all.into_iter().filter(|device| device.backend == "Vulkan" && device.kind != DeviceKind::Cpu);
+    let device = found.next().expect(
+        "no Vulkan device: `make check-vulkan` sets GGML_VK_VISIBLE_DEVICES=0, without which llama.cpp leaves software \
+         devices alone",
+    );
+    assert!(found.next().is_none(), "more than one Vulkan device: set GGML_VK_VISIBLE_DEVICES to one");
+    assert!(device.description.contains("llvmpipe"), "the phantom imitates Mesa's llvmpipe, not {}", device.description);
+    device
+}
+
+/// Where it goes, in words for the table.
+fn layers(gpu_layers: Option<u32>) -> String {
+    gpu_layers.map_or_else(|| "all".into(), |layers| layers.to_string())
+}
+
+/// Compares one model in one setting; says what was the same, or what was not.
+async fn compare(model: &Model, settings: &EngineSettings, device: &Device) -> Result<MemoryNeed, String> {
+    let mut phantom =
+        PhantomDevice::new(device.name.clone(), PhantomBackend::Vulkan, device.memory_total.unwrap_or(Bytes::from_gib(8)));
+    phantom.capability = Some(MESA);
+    let request = SizeRequest {
+        path: model.path.clone(),
+        settings: settings.clone(),
+        devices: vec![phantom],
+        options: SizeOptions::default(),
+    };
+    let sized = within(size(&command(), request)).await;
+    let loaded = within(load(&model.path, settings)).await;
+    match (sized, loaded) {
+        (Ok(sized), Ok((memory, gpu_layers))) if sized.need == memory && sized.gpu_layers == gpu_layers => Ok(memory),
+        (Ok(sized), Ok((memory, gpu_layers))) => Err(format!(
+            "dry run, {} layers on the GPU: {}\n      real, {gpu_layers} layers on the GPU: {}",
+            sized.gpu_layers,
+            in_bytes(&sized.need),
+            in_bytes(&memory),
+        )),
+        (sized, loaded) => Err(format!(
+            "dry run: {}\n      real: {}",
+            sized.map_or_else(|error| error.to_string(), |sized| in_bytes(&sized.need)),
+            loaded.map_or_else(|error| error, |(memory, _)| in_bytes(&memory)),
+        )),
+    }
+}
+
+async fn load(path: &Path, settings: &EngineSettings) -> Result<(MemoryNeed, u32), String> {
+    let request = LoadRequest { path: path.to_owned(), settings: settings.clone(), threads: Some(1) };
+    let (generator, loaded) =
+        Generator::start(&command(), request, |_| {}).await.map_err(|error| error.to_string())?;
+    generator.stop().await;
+    Ok((loaded.memory, loaded.gpu_layers))
+}
+
+fn in_bytes(need: &MemoryNeed) -> String {
+    let mut text = String::new();
+    for DeviceMemory { name, model, context, compute } in need.devices.iter().chain([&need.host]) {
+        let _ = write!(text, " {name} {} {} {}", model.get(), context.get(), compute.get());
+    }
+    text
+}
+
+/// Every combination of where layers go, how wide the cache is and how attention is computed.
+fn all_settings(model: &Model) -> Vec<EngineSettings> {
+    let mut all = Vec::new();
+    for gpu_layers in [None, Some(model.layers / 2), Some(1), Some(0)] {
+        for (kv_type, flash_attention) in [
+            (KvType::F16, FlashAttention::Auto),
+            (KvType::F16, FlashAttention::On),
+            (KvType::F16, FlashAttention::Off),
+            (KvType::Q8_0, FlashAttention::Auto),
+            (KvType::Q8_0, FlashAttention::On),
+        ] {
+            all.push(EngineSettings {
+                context: ContextTokens::new(1024),
+                gpu_layers,
+                kv_type,
+                flash_attention,
+                ..EngineSettings::default()
+            });
+        }
+    }
+    // Several sequences, a shared cache, another micro-batch: once each.
+    let wide = EngineSettings { context: ContextTokens::new(512), parallel: 4, ..EngineSettings::default() };
+    all.push(EngineSettings { kv_unified: true, ..wide.clone() });
+    all.push(EngineSettings { ubatch: 128, batch: 256, ..wide.clone() });
+    all.push(EngineSettings { gpu_layers: Some(model.layers / 2), ..wide });
+    if model.experts {
+        all.push(EngineSettings {
+            context: ContextTokens::new(1024),
+            expert_layers_on_host: model.layers / 2,
+            ..EngineSettings::default()
+        });
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_dry_run_on_a_phantom_is_what_the_real_device_takes() {
+    let device = real_device().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut compared = 0;
+    let mut differ = Vec::new();
+    println!("{} ({}): bytes of model, context and compute", device.name, device.description);
+    for model in models::all(folder.path()).await {
+        for settings in all_settings(&model) {
+            let what = format!(
+                "{} layers {} ctx {}×{} ubatch {} KV {:?}{} FA {:?}{}",
+                model.name,
+                layers(settings.gpu_layers),
+                settings.parallel,
+                settings.context.get(),
+                settings.ubatch,
+                settings.kv_type,
+                if settings.kv_unified { " unified" } else { "" },
+                settings.flash_attention,
+                if settings.expert_layers_on_host > 0 { ", experts of the first half on the host" } else { "" },
+            );
+            match compare(&model, &settings, &device).await {
+                Ok(need) => println!("same  {what}:{}", in_bytes(&need)),
+                Err(why) => {
+                    println!("DIFF  {what}\n      {why}");
+                    differ.push(what);
+                }
+            }
+            compared += 1;
+        }
+    }
+    println!("{compared} compared, {} differ", differ.len());
+    assert!(differ.is_empty(), "{} of {compared} differ: {differ:#?}", differ.len());
+}
