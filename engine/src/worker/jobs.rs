@@ -298,10 +298,14 @@ fn bench_point(point: wire::BenchPoint) -> Option<BenchPoint> {
 }
 
 /// Removes a file that is not complete, however the job ends.
-struct Partial(Option<PathBuf>);
+pub(super) struct Partial(Option<PathBuf>);
 
 impl Partial {
-    fn keep(mut self) {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self(Some(path))
+    }
+
+    pub(super) fn keep(mut self) {
         self.0 = None;
     }
 }
@@ -315,14 +319,14 @@ impl Drop for Partial {
 }
 
 /// What a reply means for a job.
-enum Step<T> {
+pub(super) enum Step<T> {
     More,
     Done(T),
     Unexpected,
 }
 
 /// Starts a worker for one request, and follows its replies until one ends the job.
-async fn once<T>(
+pub(super) async fn once<T>(
     command: &WorkerCommand,
     request: Request,
     mut on_reply: impl FnMut(Reply) -> Step<T>,

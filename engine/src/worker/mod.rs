@@ -13,6 +13,7 @@ mod error;
 mod generator;
 mod jobs;
 mod log;
+mod make;
 mod process;
 
 pub use chat::{
@@ -25,3 +26,4 @@ pub use jobs::{
     BenchProgress, BenchRequest, Outputs, PhantomBackend, PhantomDevice, Placement, QuantizeRequest, SizeOptions,
     SizeRequest, Sized, bench, devices, quantize, size,
 };
+pub use make::{Made, MakeRequest, Weights, make_model};
