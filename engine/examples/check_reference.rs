@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use muster_engine::maker::{ModelSpec, Quantization};
 use muster_engine::reference;
-use muster_engine::worker::{MakeRequest, SizeRequest, Weights, WorkerCommand, make_model, size};
+use muster_engine::worker::{MakeRequest, SizeOptions, SizeRequest, Weights, WorkerCommand, make_model, size};
 use muster_proto::{ContextTokens, EngineSettings};
 
 #[tokio::main(flavor = "current_thread")]
@@ -57,7 +57,7 @@ async fn main() -> ExitCode {
             }
             let settings = EngineSettings { context: ContextTokens::new(512), ..EngineSettings::default() };
             let start = Instant::now();
-            let sized = size(&command, SizeRequest { path, settings, devices: Vec::new() }).await;
+            let sized = size(&command, SizeRequest { path, settings, devices: Vec::new(), options: SizeOptions::default() }).await;
             slowest_size = slowest_size.max(start.elapsed());
             match sized {
                 Ok(sized) if sized.layers == model.shape.n_layer && sized.context_train == model.context() => {}

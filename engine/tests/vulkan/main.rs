@@ -4,7 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod models;
+#[path = "../small_models/mod.rs"]
+mod small_models;
 
 use std::fmt::Write;
 use std::future::Future;
@@ -18,7 +19,7 @@ use muster_proto::{
     Bytes, ContextTokens, Device, DeviceKind, DeviceMemory, EngineSettings, FlashAttention, KvType, MemoryNeed,
 };
 
-use models::Model;
+use small_models::Model;
 
 /// No test may hang: far above what any takes, on a machine that is busy with others.
 const DEADLINE: Duration = Duration::from_mins(5);
@@ -97,37 +98,35 @@ fn in_bytes(need: &MemoryNeed) -> String {
     text
 }
 
-/// Every combination of where layers go, how wide the cache is and how attention is computed.
+/// Where layers go, how wide the cache is, how attention is computed: every combination for the first quantization of a
+/// model, the corners for the others.
 fn all_settings(model: &Model) -> Vec<EngineSettings> {
+    use FlashAttention::{Auto, Off, On};
+    use KvType::{F16, Q8_0};
+    let with = |gpu_layers, kv_type, flash_attention| EngineSettings {
+        context: ContextTokens::new(1024),
+        gpu_layers,
+        kv_type,
+        flash_attention,
+        ..EngineSettings::default()
+    };
+    let half = Some(model.layers / 2);
+    if !model.first {
+        return vec![with(None, F16, Auto), with(half, Q8_0, On), with(half, F16, Off)];
+    }
     let mut all = Vec::new();
-    for gpu_layers in [None, Some(model.layers / 2), Some(1), Some(0)] {
-        for (kv_type, flash_attention) in [
-            (KvType::F16, FlashAttention::Auto),
-            (KvType::F16, FlashAttention::On),
-            (KvType::F16, FlashAttention::Off),
-            (KvType::Q8_0, FlashAttention::Auto),
-            (KvType::Q8_0, FlashAttention::On),
-        ] {
-            all.push(EngineSettings {
-                context: ContextTokens::new(1024),
-                gpu_layers,
-                kv_type,
-                flash_attention,
-                ..EngineSettings::default()
-            });
+    for gpu_layers in [None, half, Some(1), Some(0)] {
+        for (kv_type, flash_attention) in [(F16, Auto), (F16, On), (F16, Off), (Q8_0, Auto), (Q8_0, On)] {
+            all.push(with(gpu_layers, kv_type, flash_attention));
         }
     }
     // Several sequences, a shared cache, another micro-batch: once each.
     let wide = EngineSettings { context: ContextTokens::new(512), parallel: 4, ..EngineSettings::default() };
     all.push(EngineSettings { kv_unified: true, ..wide.clone() });
     all.push(EngineSettings { ubatch: 128, batch: 256, ..wide.clone() });
-    all.push(EngineSettings { gpu_layers: Some(model.layers / 2), ..wide });
+    all.push(EngineSettings { gpu_layers: half, ..wide });
     if model.experts {
-        all.push(EngineSettings {
-            context: ContextTokens::new(1024),
-            expert_layers_on_host: model.layers / 2,
-            ..EngineSettings::default()
-        });
+        all.push(EngineSettings { expert_layers_on_host: model.layers / 2, ..with(None, F16, Auto) });
     }
     all
 }
@@ -139,7 +138,7 @@ async fn a_dry_run_on_a_phantom_is_what_the_real_device_takes() {
     let mut compared = 0;
     let mut differ = Vec::new();
     println!("{} ({}): bytes of model, context and compute", device.name, device.description);
-    for model in models::all(folder.path()).await {
+    for model in small_models::all(&command(), folder.path()).await {
         for settings in all_settings(&model) {
             let what = format!(
                 "{} layers {} ctx {}×{} ubatch {} KV {:?}{} FA {:?}{}",
