@@ -18,54 +18,99 @@ pub struct Model {
     pub layers: u32,
     /// Whether it has experts.
     pub experts: bool,
-    /// The first quantization of its kind: worth every setting.
+    /// Worth every setting: the first quantization of its kind.
     pub first: bool,
 }
 
-/// What is made, by reference model: its quantizations, and how it becomes small.
-type Recipe = (&'static str, &'static [&'static str], fn(&mut Shape));
+/// A reference model to make small: its quantizations, and how it shrinks.
+pub struct Recipe {
+    id: &'static str,
+    quantizations: &'static [&'static str],
+    shrink: fn(&mut Shape),
+    /// In every setting, not only in the corners.
+    thorough: bool,
+}
 
-const RECIPES: [Recipe; 6] = [
-    // Dense, with norms of query and key.
-    ("qwen3-0.6b", &["Q5_K_M", "Q6_K"], |shape| {
+/// Dense, with norms of query and key.
+pub const DENSE: Recipe = Recipe {
+    id: "qwen3-0.6b",
+    quantizations: &["Q5_K_M", "Q6_K"],
+    shrink: |shape| {
         shape.n_layer = 4;
         shape.n_ff = PerLayer::Same(768);
-    }),
-    // Experts.
-    ("qwen3-30b-a3b", &["Q4_K_M", "Q8_0", "IQ4_XS", "Q4_0"], |shape| {
+    },
+    thorough: true,
+};
+/// Experts.
+pub const EXPERTS: Recipe = Recipe {
+    id: "qwen3-30b-a3b",
+    quantizations: &["Q4_K_M", "Q8_0", "IQ4_XS", "Q4_0"],
+    shrink: |shape| {
         shape.n_layer = 4;
         shape.n_expert = Some(16);
         shape.n_ff_exp = Some(256);
-    }),
-    // Sliding windows, norms after each part.
-    ("gemma-3-1b", &["Q4_K_M", "Q8_0", "BF16"], |shape| {
+    },
+    thorough: true,
+};
+/// Sliding windows, norms after each part.
+pub const WINDOWS: Recipe = Recipe {
+    id: "gemma-3-1b",
+    quantizations: &["Q4_K_M", "Q8_0", "BF16"],
+    shrink: |shape| {
         shape.n_layer = 7;
         shape.n_ff = PerLayer::Same(768);
         shape.n_swa = Some(256);
-    }),
-    // Experts with biases in MXFP4, windows, sinks.
-    ("gpt-oss-20b", &["MXFP4_MOE"], |shape| {
+    },
+    thorough: true,
+};
+/// Experts with biases in MXFP4, windows, sinks.
+pub const SINKS: Recipe = Recipe {
+    id: "gpt-oss-20b",
+    quantizations: &["MXFP4_MOE"],
+    shrink: |shape| {
         shape.n_layer = 4;
         shape.n_expert = Some(8);
         shape.n_ff_exp = Some(256);
-    }),
-    // Compressed keys and values (MLA), a dense first layer, a shared expert.
-    ("deepseek-v3", &["Q4_K_M", "Q8_0"], |shape| {
+    },
+    thorough: true,
+};
+/// Compressed keys and values (MLA), a dense first layer, a shared expert.
+pub const COMPRESSED: Recipe = Recipe {
+    id: "deepseek-v3",
+    quantizations: &["Q4_K_M", "Q8_0"],
+    shrink: |shape| {
         shape.n_layer = 4;
         shape.n_ff = PerLayer::Same(768);
         shape.n_layer_dense_lead = Some(1);
         shape.q_lora_rank = Some(256);
         shape.n_expert = Some(16);
         shape.n_ff_exp = Some(256);
-    }),
-    // Recurrent layers between those with attention.
-    ("qwen3-next-80b-a3b", &["Q4_K_M", "Q8_0"], |shape| {
+    },
+    thorough: true,
+};
+/// Recurrent layers between those with attention.
+pub const RECURRENT: Recipe = Recipe {
+    id: "qwen3-next-80b-a3b",
+    quantizations: &["Q4_K_M", "Q8_0"],
+    shrink: |shape| {
         shape.n_layer = 4;
         shape.n_expert = Some(16);
         shape.n_ff_exp = Some(256);
         shape.n_ff_shexp = Some(256);
-    }),
-];
+    },
+    thorough: true,
+};
+
+/// Matrices that are too large for one binding of a software device (128 MiB), which leaves them to the host.
+pub const TOO_LARGE: Recipe = Recipe {
+    id: "qwen3-0.6b",
+    quantizations: &["F16"],
+    shrink: |shape| {
+        shape.n_layer = 2;
+        shape.n_vocab = 150_000;
+    },
+    thorough: false,
+};
 
 /// Some are so wide that a small one would not be: these fit all recipes.
 fn narrow(shape: &mut Shape) {
@@ -76,10 +121,9 @@ fn narrow(shape: &mut Shape) {
     shape.n_ctx_train = 4096;
 }
 
-/// All of them, made in a folder.
-pub async fn all(command: &WorkerCommand, folder: &Path) -> Vec<Model> {
+/// Real weights: the model that ships with Muster, in quantizations that llama.cpp makes of it, and a random one.
+pub async fn llama(command: &WorkerCommand, folder: &Path) -> Vec<Model> {
     let mut all = Vec::new();
-    // With real weights: the model that ships with Muster, in quantizations that llama.cpp made.
     let bundled = folder.join("muster-tiny-f16.gguf");
     std::fs::write(&bundled, muster_engine::bundled::MUSTER_TINY_F16).unwrap();
     for quantization in ["Q4_K_M", "Q8_0", "Q4_0", "F16"] {
@@ -103,29 +147,31 @@ pub async fn all(command: &WorkerCommand, folder: &Path) -> Vec<Model> {
     let spec = RandomModelSpec::tiny("Q4_K");
     write_random_model(&path, &spec).unwrap();
     all.push(Model { name: "llama-8m Q4_K".into(), path, layers: spec.layers, experts: false, first: false });
+    all
+}
 
-    for (id, quantizations, shrink) in RECIPES {
-        let model = reference::find(id).unwrap();
-        let mut spec = ModelSpec::from(model);
-        narrow(&mut spec.shape);
-        shrink(&mut spec.shape);
-        for quantization in quantizations {
-            let path = folder.join(format!("{id}-{quantization}.gguf"));
-            let request = MakeRequest {
-                spec: spec.clone(),
-                quantization: quantization.parse().unwrap(),
-                path: path.clone(),
-                weights: Weights::Random { seed: 1 },
-            };
-            make_model(command, request).await.unwrap_or_else(|error| panic!("{id} {quantization}: {error}"));
-            all.push(Model {
-                name: format!("{id} ({}) made small, {quantization}", spec.architecture),
-                path,
-                layers: spec.shape.n_layer,
-                experts: spec.shape.n_expert.is_some(),
-                first: *quantization == quantizations[0],
-            });
-        }
+/// Made small, in each of its quantizations.
+pub async fn made(command: &WorkerCommand, folder: &Path, recipe: &Recipe) -> Vec<Model> {
+    let mut spec = ModelSpec::from(reference::find(recipe.id).unwrap());
+    narrow(&mut spec.shape);
+    (recipe.shrink)(&mut spec.shape);
+    let mut all = Vec::new();
+    for quantization in recipe.quantizations {
+        let path = folder.join(format!("{}-{quantization}.gguf", recipe.id));
+        let request = MakeRequest {
+            spec: spec.clone(),
+            quantization: quantization.parse().unwrap(),
+            path: path.clone(),
+            weights: Weights::Random { seed: 1 },
+        };
+        make_model(command, request).await.unwrap_or_else(|error| panic!("{} {quantization}: {error}", recipe.id));
+        all.push(Model {
+            name: format!("{} ({}) made small, {quantization}", recipe.id, spec.architecture),
+            path,
+            layers: spec.shape.n_layer,
+            experts: spec.shape.n_expert.is_some(),
+            first: recipe.thorough && *quantization == recipe.quantizations[0],
+        });
     }
     all
 }

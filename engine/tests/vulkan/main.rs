@@ -13,7 +13,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use muster_engine::worker::{
-    Generator, LoadRequest, PhantomBackend, PhantomDevice, SizeOptions, SizeRequest, WorkerCommand, devices, size,
+    Generator, Layout, LoadRequest, PhantomBackend, PhantomDevice, SizeOptions, SizeRequest, WorkerCommand, devices,
+    size,
 };
 use muster_proto::{
     Bytes, ContextTokens, Device, DeviceKind, DeviceMemory, EngineSettings, FlashAttention, KvType, MemoryNeed,
@@ -24,8 +25,10 @@ use small_models::Model;
 /// No test may hang: far above what any takes, on a machine that is busy with others.
 const DEADLINE: Duration = Duration::from_mins(5);
 
-/// How Vulkan names the makers of software devices (`VK_VENDOR_ID_MESA`): whose limits the phantom takes.
-const MESA: u32 = 0x10005;
+/// By what a device's name has in it, its vendor's number in Vulkan: whose limits the phantom takes. The first is Mesa's
+/// software device.
+const VENDORS: [(&str, u32); 5] =
+    [("llvmpipe", 0x10005), ("NVIDIA", 0x10DE), ("AMD", 0x1002), ("Radeon", 0x1002), ("Intel", 0x8086)];
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.expect("the test took longer than its deadline")
@@ -44,7 +47,6 @@ async fn real_device() -> Device {
          devices alone",
     );
     assert!(found.next().is_none(), "more than one Vulkan device: set GGML_VK_VISIBLE_DEVICES to one");
-    assert!(device.description.contains("llvmpipe"), "the phantom imitates Mesa's llvmpipe, not {}", device.description);
     device
 }
 
@@ -55,9 +57,14 @@ fn layers(gpu_layers: Option<u32>) -> String {
 
 /// Compares one model in one setting; says what was the same, or what was not.
 async fn compare(model: &Model, settings: &EngineSettings, device: &Device) -> Result<MemoryNeed, String> {
-    let mut phantom =
-        PhantomDevice::new(device.name.clone(), PhantomBackend::Vulkan, device.memory_total.unwrap_or(Bytes::from_gib(8)));
-    phantom.capability = Some(MESA);
+    let mut phantom = PhantomDevice::new(
+        device.name.clone(),
+        PhantomBackend::Vulkan,
+        device.memory_total.unwrap_or(Bytes::from_gib(8)),
+    );
+    let vendor = VENDORS.iter().find(|(name, _)| device.description.contains(name));
+    phantom.capability = Some(vendor.unwrap_or_else(|| panic!("whose is {}?", device.description)).1);
+    phantom.integrated = device.kind == DeviceKind::IntegratedGpu;
     let request = SizeRequest {
         path: model.path.clone(),
         settings: settings.clone(),
@@ -83,9 +90,9 @@ async fn compare(model: &Model, settings: &EngineSettings, device: &Device) -> R
 }
 
 async fn load(path: &Path, settings: &EngineSettings) -> Result<(MemoryNeed, u32), String> {
-    let request = LoadRequest { path: path.to_owned(), settings: settings.clone(), threads: Some(1) };
-    let (generator, loaded) =
-        Generator::start(&command(), request, |_| {}).await.map_err(|error| error.to_string())?;
+    let request =
+        LoadRequest { path: path.to_owned(), settings: settings.clone(), threads: Some(1), layout: Layout::default() };
+    let (generator, loaded) = Generator::start(&command(), request, |_| {}).await.map_err(|error| error.to_string())?;
     generator.stop().await;
     Ok((loaded.memory, loaded.gpu_layers))
 }
@@ -131,14 +138,11 @@ fn all_settings(model: &Model) -> Vec<EngineSettings> {
     all
 }
 
-#[tokio::test]
-async fn a_dry_run_on_a_phantom_is_what_the_real_device_takes() {
+async fn check(models: Vec<Model>) {
     let device = real_device().await;
-    let folder = tempfile::tempdir().unwrap();
     let mut compared = 0;
     let mut differ = Vec::new();
-    println!("{} ({}): bytes of model, context and compute", device.name, device.description);
-    for model in small_models::all(&command(), folder.path()).await {
+    for model in models {
         for settings in all_settings(&model) {
             let what = format!(
                 "{} layers {} ctx {}×{} ubatch {} KV {:?}{} FA {:?}{}",
@@ -156,12 +160,59 @@ async fn a_dry_run_on_a_phantom_is_what_the_real_device_takes() {
                 Ok(need) => println!("same  {what}:{}", in_bytes(&need)),
                 Err(why) => {
                     println!("DIFF  {what}\n      {why}");
-                    differ.push(what);
+                    differ.push(format!("{what}\n      {why}"));
                 }
             }
             compared += 1;
         }
     }
-    println!("{compared} compared, {} differ", differ.len());
-    assert!(differ.is_empty(), "{} of {compared} differ: {differ:#?}", differ.len());
+    assert!(differ.is_empty(), "{} of {compared} differ:\n{}", differ.len(), differ.join("\n"));
+}
+
+#[tokio::test]
+async fn llama_takes_what_the_dry_run_says() {
+    let folder = tempfile::tempdir().unwrap();
+    check(small_models::llama(&command(), folder.path()).await).await;
+}
+
+#[tokio::test]
+async fn a_dense_model_takes_what_the_dry_run_says() {
+    let folder = tempfile::tempdir().unwrap();
+    check(small_models::made(&command(), folder.path(), &small_models::DENSE).await).await;
+}
+
+#[tokio::test]
+async fn experts_take_what_the_dry_run_says() {
+    let folder = tempfile::tempdir().unwrap();
+    check(small_models::made(&command(), folder.path(), &small_models::EXPERTS).await).await;
+}
+
+#[tokio::test]
+async fn sliding_windows_take_what_the_dry_run_says() {
+    let folder = tempfile::tempdir().unwrap();
+    check(small_models::made(&command(), folder.path(), &small_models::WINDOWS).await).await;
+}
+
+#[tokio::test]
+async fn sinks_take_what_the_dry_run_says() {
+    let folder = tempfile::tempdir().unwrap();
+    check(small_models::made(&command(), folder.path(), &small_models::SINKS).await).await;
+}
+
+#[tokio::test]
+async fn a_compressed_cache_takes_what_the_dry_run_says() {
+    let folder = tempfile::tempdir().unwrap();
+    check(small_models::made(&command(), folder.path(), &small_models::COMPRESSED).await).await;
+}
+
+#[tokio::test]
+async fn recurrent_layers_take_what_the_dry_run_says() {
+    let folder = tempfile::tempdir().unwrap();
+    check(small_models::made(&command(), folder.path(), &small_models::RECURRENT).await).await;
+}
+
+#[tokio::test]
+async fn matrices_too_large_for_the_device_take_what_the_dry_run_says() {
+    let folder = tempfile::tempdir().unwrap();
+    check(small_models::made(&command(), folder.path(), &small_models::TOO_LARGE).await).await;
 }
