@@ -1,6 +1,8 @@
 //! Small models with random weights, of architectures that place and cache differently, for comparing dry runs with real
 //! loads. Each is a reference model made small: its kinds of layers stay, its widths and counts shrink.
 
+#![allow(dead_code, reason = "shared by two tests, and each takes what it needs")]
+
 use std::path::{Path, PathBuf};
 
 use muster_engine::maker::{ModelSpec, PerLayer, Shape};

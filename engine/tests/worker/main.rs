@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod deaths;
+mod dry_runs;
 mod generating;
 mod jobs;
 mod malformed;
+#[path = "../small_models/mod.rs"]
+mod small_models;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
