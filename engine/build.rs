@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use cargo_metadata::MetadataCommand;
 
-const SHIM: [&str; 9] = [
+const SHIM: [&str; 11] = [
     "process.cpp",
     "phantom.cpp",
     "phantom_cuda.cpp",
@@ -20,6 +20,8 @@ const SHIM: [&str; 9] = [
     "maker.cpp",
     "model.cpp",
     "chat.cpp",
+    "quantize.cpp",
+    "quality.cpp",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use bytes::Bytes as RawBytes;
 use futures_util::{Stream, StreamExt as _};
 use muster_engine::bundled;
-use muster_engine::gguf::{GgufError, GgufHeader};
-use muster_engine::worker::{self, QuantizeRequest, WorkerCommand, WorkerError};
+use muster_engine::gguf::{GgufError, GgufFiles, GgufHeader};
+use muster_engine::worker::{self, QuantizeProgress, QuantizeRequest, WorkerCommand, WorkerError};
 use muster_proto::{Artifact, ArtifactSource, Bytes, EngineSettings, Model, ModelDigest};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_blocking;
@@ -333,7 +333,7 @@ impl Catalog {
     /// The gate: safe Rust first, then llama.cpp's own dry run in a worker.
     async fn check(&self, path: &Path, digest: ModelDigest) -> Result<FileFacts, ImportError> {
         let owned = path.to_owned();
-        let read = spawn_blocking(move || GgufHeader::read(&owned).map(|header| facts_of(&header)));
+        let read = spawn_blocking(move || GgufFiles::open(&owned).map(|files| facts_of(&files.into_header())));
         let facts = match read.await {
             Ok(Ok(facts)) => facts,
             Ok(Err(error)) => return Err(ImportError::BadModel(one_line(&crate::error_chain::<GgufError>(&error)))),
@@ -424,9 +424,14 @@ impl Catalog {
         self.blobs.check_room(size)?;
         let staged = self.blobs.stage();
         let target: PathBuf = staged.path().to_owned();
-        let request = QuantizeRequest { source: path, target, quantization: quantization.to_owned(), threads: None };
+        let request = QuantizeRequest {
+            source: path,
+            target,
+            quantization: quantization.to_owned(),
+            ..QuantizeRequest::default()
+        };
         let mut told = 0.0;
-        worker::quantize(&self.worker, request, |fraction| {
+        worker::quantize(&self.worker, request, |QuantizeProgress { fraction, .. }| {
             // Told only if there is room: the worker waits for nobody.
             if fraction - told >= 0.01 {
                 told = fraction;

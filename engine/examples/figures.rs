@@ -21,8 +21,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let start = Instant::now();
     let target = scratch.path().join("q4.gguf");
-    let job =
-        QuantizeRequest { source: f16.clone(), target: target.clone(), quantization: "Q4_K_M".into(), threads: None };
+    let job = QuantizeRequest {
+        source: f16.clone(),
+        target: target.clone(),
+        quantization: "Q4_K_M".into(),
+        ..QuantizeRequest::default()
+    };
     quantize(&command, job, |_| {}).await?;
     println!("quantize to Q4_K_M: {:?}", start.elapsed());
 

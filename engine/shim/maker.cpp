@@ -12,10 +12,13 @@
 #include "llama-model.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 struct ms_maker {
@@ -101,6 +104,77 @@ bool ms_maker_types(const ms_maker * maker, int32_t file_type, ms_tensor * tenso
         llama_quant_compute_types(state.get(), wanted, candidates.data(), types.data(), candidates.size());
         for (size_t i = 0; i < candidates.size(); i++) {
             tensors[places[i]].type = types[i];
+        }
+        return true;
+    });
+}
+
+namespace {
+
+// What llama_model_quantize says of each tensor: "[   1/ 226] blk.0.attn_q.weight - [ 4096, 4096, 1, 1], type = f16, " and
+// then either "size = 32.00 MiB -> 17.00 MiB (q8_0)" or, where the type stays, "size = 32.000 MiB".
+struct quantizer_words {
+    ggml_log_callback                others      = nullptr;
+    void *                           others_user = nullptr;
+    std::string                      tensor;
+    std::map<std::string, ggml_type> types;
+
+    void hear(const char * text) {
+        int done = 0, all = 0, length = 0;
+        if (std::sscanf(text, "[%d/%d] %n", &done, &all, &length) == 2 && length > 0) {
+            tensor = text + length;
+            tensor.resize(std::min(tensor.size(), tensor.find(' ')));
+        } else if (std::strncmp(text, "size = ", 7) == 0 && std::strstr(text, " -> ")) {
+            const char * open = std::strrchr(text, '(');
+            const std::string name(open ? open + 1 : "", open ? std::strcspn(open + 1, ")") : 0);
+            for (int type = 0; type < GGML_TYPE_COUNT; type++) {
+                const char * known = ggml_type_name((ggml_type) type);
+                if (known && name == known) {
+                    types[tensor] = (ggml_type) type;
+                }
+            }
+        }
+    }
+};
+
+} // namespace
+
+bool ms_plan_with_importance(
+        const char * source, int32_t file_type, ms_tensor * tensors, size_t count, ms_error * error) {
+    return ms_guard(error, false, [&] {
+        // Only that there is a matrix counts for the types, not what is in it.
+        const float                    one          = 1.0f;
+        const llama_model_imatrix_data importance[] = { { "none", &one, 1 }, { nullptr, nullptr, 0 } };
+        llama_model_quantize_params    params       = llama_model_quantize_default_params();
+        params.ftype                                = (llama_ftype) file_type;
+        params.imatrix                              = importance;
+        params.dry_run                              = true;
+        quantizer_words words;
+        llama_log_get(&words.others, &words.others_user);
+        llama_log_set(
+                [](ggml_log_level level, const char * text, void * user) {
+                    auto * words = (quantizer_words *) user;
+                    words->hear(text);
+                    if (words->others) {
+                        words->others(level, text, words->others_user);
+                    }
+                },
+                &words);
+        const uint32_t status = llama_model_quantize(source, "", &params);
+        llama_log_set(words.others, words.others_user);
+        if (status != 0) {
+            ms_error said = {};
+            ms_take_errors(&said);
+            throw std::runtime_error(said.text[0] ? said.text : "llama.cpp plans no quantization and said no reason");
+        }
+        if (words.types.empty()) {
+            throw std::runtime_error("llama.cpp told no types of its plan");
+        }
+        for (size_t i = 0; i < count; i++) {
+            const auto found = words.types.find(tensors[i].name);
+            if (found != words.types.end()) {
+                tensors[i].type = found->second;
+            }
         }
         return true;
     });

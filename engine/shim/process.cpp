@@ -1,6 +1,7 @@
-// The process as a whole: starting llama.cpp, its log, its aborts, the devices that it sees, quantizing.
+// The process as a whole: starting llama.cpp, its log, its aborts, the devices that it sees.
 
 #include "error.h"
+#include "quantize.h"
 
 #include "ggml-backend.h"
 #include "ggml.h"
@@ -19,10 +20,6 @@ constexpr size_t ERRORS_KEPT = 900;
 std::mutex  log_lock;
 std::string errors;
 
-// Only while quantizing.
-ms_progress quantize_progress = nullptr;
-void *      quantize_user     = nullptr;
-
 void log_line(ggml_log_level level, const char * text, void *) {
     if (level == GGML_LOG_LEVEL_DEBUG) {
         return;
@@ -34,11 +31,7 @@ void log_line(ggml_log_level level, const char * text, void *) {
             errors += text;
         }
     }
-    // llama_model_quantize tells its progress in nothing but such lines: "[  12/ 291] blk.0…".
-    int done = 0, all = 0;
-    if (quantize_progress && std::sscanf(text, "[%d/%d]", &done, &all) == 2 && all > 0) {
-        quantize_progress((float) (done - 1) / (float) all, quantize_user);
-    }
+    ms_quantize_line(text);
 }
 
 // `message` is "path/file.cpp:123: …"; what follows the line number may quote anything, so it stays here.
@@ -150,24 +143,4 @@ bool ms_device_get(size_t index, ms_device * out) {
         out->memory_free  = props.memory_free;
         return true;
     });
-}
-
-bool ms_quantize(
-        const char * source, const char * target, int32_t file_type, uint32_t threads, ms_progress progress, void * user,
-        ms_error * error) {
-    const bool done = ms_guard(error, false, [&] {
-        llama_model_quantize_params params = llama_model_quantize_default_params();
-        params.nthread                     = (int32_t) threads;
-        params.ftype                       = (llama_ftype) file_type;
-        quantize_progress                  = progress;
-        quantize_user                      = user;
-        const uint32_t status              = llama_model_quantize(source, target, &params);
-        if (status != 0) {
-            ms_take_errors(error);
-        }
-        return status == 0;
-    });
-    // The caller's closure ends with this call, however it ends.
-    quantize_progress = nullptr;
-    return done;
 }

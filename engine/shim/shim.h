@@ -200,9 +200,67 @@ bool ms_chat_parse(ms_chat * chat, const char * text, size_t length, bool partia
 
 // ---- quantizing ----------------------------------------------------------------------------------------------------
 
-bool ms_quantize(
-        const char * source, const char * target, int32_t file_type, uint32_t threads, ms_progress progress, void * user,
+// Average squared activations of one tensor's columns (of each expert, one after the other).
+typedef struct ms_imatrix_entry {
+    const char *  name;
+    const float * values;
+    size_t        count;
+} ms_imatrix_entry;
+
+typedef struct ms_quantize_request {
+    const char *             source;
+    const char *             target;
+    int32_t                  file_type;  // llama_ftype
+    uint32_t                 threads;    // 0 for all
+    bool                     requantize; // take a source that is quantized
+    bool                     pure;       // one type for all tensors
+    bool                     plan;       // only say what each tensor would become
+    size_t                   buffer;     // rows of a tensor in memory at once, in bytes
+    const ms_imatrix_entry * imatrix;
+    size_t                   imatrix_count;
+    int64_t                  imatrix_chunks; // 0 where not known
+} ms_quantize_request;
+
+// A tensor begins; when planning, `type` is what it becomes (ggml's name), empty where it stays as it is; else null.
+typedef void (*ms_quantize_step)(void * user, const char * tensor, const char * type);
+
+bool ms_quantize(const ms_quantize_request * request, ms_quantize_step step, void * user, ms_error * error);
+
+// ---- scoring: the logits of many tokens at once ----------------------------------------------------------------------
+
+typedef struct ms_scorer ms_scorer;
+
+typedef struct ms_scorer_settings {
+    uint32_t context;
+    uint32_t batch;
+    uint32_t outputs; // most tokens of a batch whose logits are wanted
+    uint32_t threads; // 0 for all physical cores
+    int32_t  gpu_layers; // 0 for the CPU alone, -1 for all
+} ms_scorer_settings;
+
+typedef struct ms_vocabulary {
+    uint32_t tokens;
+    int32_t  bos; // -1 for none
+    bool     add_bos;
+    bool     add_eos;
+} ms_vocabulary;
+
+// The weights are mapped from the file, so that two large models need not fit into memory together.
+ms_scorer * ms_scorer_open(
+        const char * path, const ms_scorer_settings * settings, ms_progress progress, void * user, ms_error * error);
+void        ms_scorer_close(ms_scorer * scorer);
+void        ms_scorer_vocabulary(const ms_scorer * scorer, ms_vocabulary * out);
+// Writes at most `capacity` tokens; returns how many there are, or below 0 on failure. `special`: texts of control tokens
+// become those tokens.
+int64_t ms_scorer_tokenize(
+        const ms_scorer * scorer, const char * text, size_t length, bool special, int32_t * out, size_t capacity,
         ms_error * error);
+void    ms_scorer_clear(ms_scorer * scorer);
+// Computes tokens at `position` and after; the logits of those from index `first_scored` on are kept.
+bool    ms_scorer_decode(
+        ms_scorer * scorer, const int32_t * tokens, size_t count, int32_t position, size_t first_scored, ms_error * error);
+// Rows of the last batch's logits, as many as were kept, each as long as the vocabulary; null where the model gives none.
+const float * ms_scorer_logits(ms_scorer * scorer);
 
 // ---- making models -------------------------------------------------------------------------------------------------
 
@@ -225,6 +283,11 @@ size_t ms_maker_tensors(const ms_maker * maker, ms_tensor * out, size_t capacity
 // Replaces the type of each tensor, which is its type before quantizing, by what llama.cpp's quantizer makes of it for
 // this llama_ftype.
 bool ms_maker_types(const ms_maker * maker, int32_t file_type, ms_tensor * tensors, size_t count, ms_error * error);
+
+// The same for a file, as the quantizer chooses where it has an importance matrix; llama.cpp exports its rules only without
+// one, so its quantizer is run without writing anything and listened to. Tensors whose type stays are left as they are.
+bool ms_plan_with_importance(
+        const char * source, int32_t file_type, ms_tensor * tensors, size_t count, ms_error * error);
 
 // Encodes rows of values as a tensor type. `columns` is a multiple of its block, `capacity` the exact size in bytes.
 bool ms_encode(

@@ -12,6 +12,11 @@ use std::ptr::NonNull;
 use llama_cpp_sys_2 as _;
 
 use crate::gguf::TensorType;
+mod quantize;
+mod scoring;
+
+pub use quantize::{PlannedTensor, Quantize};
+pub use scoring::{Scorer, ScorerSettings};
 
 /// Mirrors of the shim's plain structs, field by field.
 mod raw {
@@ -149,20 +154,18 @@ mod raw {
             difference: Difference,
             user: *mut c_void,
         ) -> bool;
-        pub fn ms_quantize(
-            source: *const c_char,
-            target: *const c_char,
-            file_type: i32,
-            threads: u32,
-            progress: Progress,
-            user: *mut c_void,
-            error: *mut Error,
-        ) -> bool;
         pub fn ms_maker_new(metadata: *const c_void, length: usize, error: *mut Error) -> *mut Maker;
         pub fn ms_maker_free(maker: *mut Maker);
         pub fn ms_maker_tensors(maker: *const Maker, out: *mut Tensor, capacity: usize) -> usize;
         pub fn ms_maker_types(
             maker: *const Maker,
+            file_type: i32,
+            tensors: *mut Tensor,
+            count: usize,
+            error: *mut Error,
+        ) -> bool;
+        pub fn ms_plan_with_importance(
+            source: *const c_char,
             file_type: i32,
             tensors: *mut Tensor,
             count: usize,
@@ -417,25 +420,6 @@ extern "C" fn on_progress<F: FnMut(f32) -> bool>(fraction: f32, user: *mut c_voi
 
 fn progress_of<F: FnMut(f32) -> bool>(_: &F) -> raw::Progress {
     on_progress::<F>
-}
-
-/// Quantizes a file to the `llama_ftype` of this number.
-pub fn quantize(
-    source: &std::path::Path,
-    target: &std::path::Path,
-    file_type: i32,
-    threads: u32,
-    mut progress: impl FnMut(f32) -> bool,
-) -> Result<(), String> {
-    let (source, target) = (c_path(source)?, c_path(target)?);
-    let mut error = raw::Error::new();
-    let callback = progress_of(&progress);
-    // SAFETY: strings and closure live through the call; `callback` is instantiated for the closure's type.
-    let done = unsafe {
-        let user = (&raw mut progress).cast();
-        raw::ms_quantize(source.as_ptr(), target.as_ptr(), file_type, threads, callback, user, &raw mut error)
-    };
-    if done { Ok(()) } else { Err(error.into_text()) }
 }
 
 /// An open model with its context. Not `Sync`, and used by one thread.
@@ -733,36 +717,63 @@ impl Maker {
 
     /// Gives each tensor the type that llama.cpp's quantizer makes of it for this `llama_ftype`.
     pub fn quantize(&self, file_type: u32, tensors: &mut [MakerTensor]) -> Result<(), String> {
-        let number = |number: u32| i32::try_from(number).map_err(|_| format!("no type has the number {number}"));
-        let mut raw = Vec::with_capacity(tensors.len());
-        for tensor in tensors.iter() {
-            let mut one = raw::Tensor { name: [0; 64], shape: [1; 4], kind: number(tensor.kind.number)? };
-            let text = c_string(tensor.name.as_str())?;
-            if text.as_bytes().len() >= one.name.len() {
-                return Err(format!("the name {} is too long for a tensor", tensor.name));
-            }
-            for (to, from) in one.name.iter_mut().zip(text.as_bytes()) {
-                *to = c_char::from_ne_bytes([*from]);
-            }
-            for (to, from) in one.shape.iter_mut().zip(tensor.shape) {
-                *to = i64::try_from(from).map_err(|_| format!("tensor {} is too large", tensor.name))?;
-            }
-            raw.push(one);
-        }
-        let file_type = number(file_type)?;
+        let mut raw = raw_tensors(tensors)?;
+        let file_type = signed(file_type)?;
         let mut error = raw::Error::new();
         // SAFETY: the model lives; exactly `raw.len()` entries, each with a name that ends with a zero, are read and their
         // types written.
         let done =
             unsafe { raw::ms_maker_types(self.0.as_ptr(), file_type, raw.as_mut_ptr(), raw.len(), &raw mut error) };
-        if !done {
-            return Err(error.into_text());
-        }
-        for (tensor, raw) in tensors.iter_mut().zip(&raw) {
-            tensor.kind = kind_of(raw.kind)?;
-        }
-        Ok(())
+        if done { take_types(tensors, &raw) } else { Err(error.into_text()) }
     }
+}
+
+/// Gives each tensor of a file, whose header is enough, the type that llama.cpp's quantizer makes of it for this
+/// `llama_ftype` where it has an importance matrix.
+pub fn plan_with_importance(
+    source: &std::path::Path,
+    file_type: u32,
+    tensors: &mut [MakerTensor],
+) -> Result<(), String> {
+    let source = c_path(source)?;
+    let mut raw = raw_tensors(tensors)?;
+    let file_type = signed(file_type)?;
+    let mut error = raw::Error::new();
+    // SAFETY: the path lives through the call; exactly `raw.len()` entries, each with a name that ends with a zero, are read
+    // and their types written.
+    let done = unsafe {
+        raw::ms_plan_with_importance(source.as_ptr(), file_type, raw.as_mut_ptr(), raw.len(), &raw mut error)
+    };
+    if done { take_types(tensors, &raw) } else { Err(error.into_text()) }
+}
+
+fn signed(number: u32) -> Result<i32, String> {
+    i32::try_from(number).map_err(|_| format!("no type has the number {number}"))
+}
+
+fn raw_tensors(tensors: &[MakerTensor]) -> Result<Vec<raw::Tensor>, String> {
+    let raw = |tensor: &MakerTensor| {
+        let mut one = raw::Tensor { name: [0; 64], shape: [1; 4], kind: signed(tensor.kind.number)? };
+        let text = c_string(tensor.name.as_str())?;
+        if text.as_bytes().len() >= one.name.len() {
+            return Err(format!("the name {} is too long for a tensor", tensor.name));
+        }
+        for (to, from) in one.name.iter_mut().zip(text.as_bytes()) {
+            *to = c_char::from_ne_bytes([*from]);
+        }
+        for (to, from) in one.shape.iter_mut().zip(tensor.shape) {
+            *to = i64::try_from(from).map_err(|_| format!("tensor {} is too large", tensor.name))?;
+        }
+        Ok(one)
+    };
+    tensors.iter().map(raw).collect()
+}
+
+fn take_types(tensors: &mut [MakerTensor], raw: &[raw::Tensor]) -> Result<(), String> {
+    for (tensor, raw) in tensors.iter_mut().zip(raw) {
+        tensor.kind = kind_of(raw.kind)?;
+    }
+    Ok(())
 }
 
 fn kind_of(number: i32) -> Result<TensorType, String> {

@@ -2,7 +2,8 @@
 //!
 //! Owns: reading GGUF headers ([`gguf`]), the child processes in which llama.cpp runs ([`worker`]), models of random
 //! weights ([`random_model`]), the maker of models of any architecture ([`maker`]) and the models that everybody knows
-//! ([`reference`]), the arithmetic of speed ([`speed`]), the bundled model ([`bundled`]), and what both
+//! ([`reference`]), the arithmetic of speed ([`speed`]) and known devices ([`device_table`]), the bundled model
+//! ([`bundled`]), and what both
 //! programs need of the local machine ([`host`]). It does not know of controllers, policies or networks.
 //!
 //! No llama.cpp call ever happens in the process of an agent or a controller: [`worker`] starts the same executable again
@@ -10,11 +11,16 @@
 
 pub mod bundled;
 mod child;
+mod divergence;
+pub mod device_table;
 mod ffi;
 mod frame;
 pub mod gguf;
 pub mod host;
+mod imatrix;
 pub mod maker;
+pub mod quality_text;
+pub mod quantizations;
 pub mod random_model;
 pub mod reference;
 pub mod speed;

@@ -1,7 +1,8 @@
 //! Models of random weights: valid GGUF files of llama's architecture in any size, made locally in seconds.
 //!
 //! Speed and memory do not depend on the values of weights, so such a model benchmarks like a real one, and nothing is
-//! downloaded. Entry point: [`write_random_model`]. It does not know what they are for.
+//! downloaded. Entry point: [`write_random_model`]. It does not know what they are for. It needs no llama.cpp: a benchmark and
+//! tests of transfers call it anywhere; other architectures and quantizations are [`maker`](crate::maker)'s.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use muster_proto::Bytes;
 
 use crate::gguf::{GgufWriter, TensorPlan, TensorType, file_type_number};
+use crate::maker::tokenizer::{self, FEWEST_TOKENS};
 
 /// What to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub struct RandomModelSpec {
     pub kv_heads: u32,
     /// Width of the feed-forward part; a multiple of 256.
     pub feed_forward: u32,
-    /// Tokens in the vocabulary, at least 260.
+    /// Tokens in the vocabulary, at least 264.
     pub vocabulary: u32,
     /// Longest context.
     pub context: u32,
@@ -67,9 +69,6 @@ pub enum RandomModelError {
         source: io::Error,
     },
 }
-
-/// Fewest tokens: 256 bytes and the control tokens.
-const FEWEST_TOKENS: u32 = 260;
 
 impl RandomModelSpec {
     /// About 8 million parameters: decoding is ruled by what each token costs anyway, not by memory.
@@ -224,29 +223,7 @@ fn metadata(writer: &mut GgufWriter, spec: &RandomModelSpec) {
     writer.f32("llama.rope.freq_base", 10_000.0);
     writer.f32("llama.attention.layer_norm_rms_epsilon", 1e-5);
     writer.u32("llama.vocab_size", spec.vocabulary);
-    // The smallest tokenizer that llama.cpp takes: byte-level BPE with one merge.
-    let mut tokens: Vec<String> = vec!["<|end|>".into(), "<|start|>".into()];
-    tokens.extend(byte_alphabet().map(String::from));
-    tokens.push("\u{120}a".into());
-    tokens.extend((tokens.len()..spec.vocabulary as usize).map(|index| format!("<unused{index}>")));
-    // llama.cpp's token types: 1 normal, 3 control, 5 unused.
-    let kinds: Vec<i32> = (0..tokens.len()).map(|index| if index < 2 { 3 } else { 1 }).collect();
-    writer.text("tokenizer.ggml.model", "gpt2");
-    writer.text("tokenizer.ggml.pre", "gpt-2");
-    writer.texts("tokenizer.ggml.tokens", &tokens);
-    writer.i32s("tokenizer.ggml.token_type", &kinds);
-    writer.texts("tokenizer.ggml.merges", &["\u{120} a"]);
-    writer.u32("tokenizer.ggml.bos_token_id", 1);
-    writer.u32("tokenizer.ggml.eos_token_id", 0);
-    writer.bool("tokenizer.ggml.add_bos_token", false);
-}
-
-/// The characters that byte-level BPE (GPT-2's) writes for the 256 bytes.
-fn byte_alphabet() -> impl Iterator<Item = char> {
-    let printable = |byte: &u32| (33..=126).contains(byte) || (161..=172).contains(byte) || (174..=255).contains(byte);
-    let others = (0..256_u32).filter(move |byte| !printable(byte)).enumerate();
-    let others = others.map(|(index, _)| 256 + u32::try_from(index).unwrap_or(0));
-    (0..256).filter(printable).chain(others).filter_map(char::from_u32)
+    tokenizer::write(writer, spec.vocabulary);
 }
 
 /// Random blocks of a tensor type, with scales that are small, positive and finite.

@@ -22,6 +22,7 @@ mod open_enum;
 mod plan;
 mod policy;
 mod protocol;
+mod quality;
 mod timestamp;
 mod units;
 #[cfg(feature = "wire")]
@@ -42,5 +43,6 @@ pub use observed::{Deployment, DeploymentState, Measured, Observed, Transfer};
 pub use plan::{Assignment, Candidate, MachinePlan, Plan, Rejection, RejectionReason};
 pub use policy::{Policy, PolicyError, RolePolicy};
 pub use protocol::{PROTOCOL_VERSION, ProtocolError, check_peer_protocol};
+pub use quality::{Divergence, Estimate, Quality};
 pub use timestamp::Timestamp;
 pub use units::{Bytes, BytesPerSecond, ContextTokens, TokensPerSecond};

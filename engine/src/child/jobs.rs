@@ -1,10 +1,9 @@
-//! The short jobs: devices, sizing, quantizing.
+//! The short jobs: devices and sizing.
 
 use std::path::{Path, PathBuf};
 
-use super::outbox::Outbox;
 use crate::ffi;
-use crate::gguf::GgufHeader;
+use crate::gguf::{GgufFiles, GgufHeader};
 use crate::wire::{self, from_worker::Reply};
 
 /// A path as it came over the pipe.
@@ -17,9 +16,10 @@ pub fn path_of(bytes: &[u8]) -> PathBuf {
     path
 }
 
-/// The gate before llama.cpp: no file reaches it whose header is not in order.
+/// The gate before llama.cpp: no file reaches it whose header is not in order, nor one that it would open by itself as
+/// another part of the model.
 pub fn check_header(path: &Path) -> Result<GgufHeader, String> {
-    GgufHeader::read(path).map_err(|error| match std::error::Error::source(&error) {
+    GgufFiles::open(path).map(GgufFiles::into_header).map_err(|error| match std::error::Error::source(&error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     })
@@ -146,22 +146,4 @@ pub fn size(request: &wire::Size) -> Result<Reply, String> {
             _ => None,
         },
     }))
-}
-
-pub fn quantize(request: &wire::Quantize, id: u64, outbox: &Outbox) -> Result<Reply, String> {
-    let (source, target) = (path_of(&request.source), path_of(&request.target));
-    check_header(&source)?;
-    let mut told = -1.0;
-    ffi::quantize(&source, &target, request.file_type, request.threads, |fraction| {
-        // A hundred steps are enough for any bar.
-        if fraction - told >= 0.01 {
-            told = fraction;
-            outbox.progress(id, fraction, "");
-        }
-        true
-    })?;
-    // What llama.cpp wrote is judged like what anybody else wrote.
-    GgufHeader::read(&target).map_err(|error| format!("the quantized file is damaged: {error}"))?;
-    outbox.progress(id, 1.0, "");
-    Ok(Reply::Done(wire::Done {}))
 }

@@ -11,6 +11,8 @@ mod jobs;
 mod make;
 mod measure;
 mod outbox;
+mod quality;
+mod quantize;
 
 use std::io;
 use std::process::ExitCode;
@@ -42,7 +44,8 @@ fn run() -> io::Result<()> {
     let reply = match first.request {
         Some(Request::Devices(wire::Devices {})) => Ok(jobs::devices()),
         Some(Request::Size(request)) => jobs::size(&request),
-        Some(Request::Quantize(request)) => jobs::quantize(&request, id, &outbox),
+        Some(Request::Quantize(request)) => quantize::run(&request, id, &outbox),
+        Some(Request::Quality(request)) => quality::run(&request, id, &outbox),
         Some(Request::Bench(request)) => bench::run(&request, id, &outbox),
         Some(Request::Load(request)) => return generate::run(&request, id, &outbox, &requests),
         Some(Request::MakeModel(request)) => make::run(&request),

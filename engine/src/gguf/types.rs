@@ -17,7 +17,7 @@ const fn tensor_type(number: u32, name: &'static str, block: u64, bytes: u64) ->
     TensorType { number, name, block, bytes }
 }
 
-const TENSOR_TYPES: [TensorType; 37] = [
+const TENSOR_TYPES: [TensorType; 35] = [
     tensor_type(0, "F32", 1, 4),
     tensor_type(1, "F16", 1, 2),
     tensor_type(2, "Q4_0", 32, 18),
@@ -53,20 +53,34 @@ const TENSOR_TYPES: [TensorType; 37] = [
     tensor_type(40, "NVFP4", 64, 36),
     tensor_type(41, "Q1_0", 128, 18),
     tensor_type(42, "Q2_0", 64, 18),
-    // Removed from files, refused by name: repacked when loading instead.
-    tensor_type(31, "Q4_0_4_4", 0, 0),
-    tensor_type(36, "IQ4_NL_4_4", 0, 0),
 ];
+
+/// Types that once were in files, by number, with their name and what to do.
+const REMOVED_TYPES: [(u32, &str, &str); 8] = [
+    (4, "Q4_2", "quantize again"),
+    (5, "Q4_3", "quantize again"),
+    (31, "Q4_0_4_4", "use Q4_0, which is repacked when loading"),
+    (32, "Q4_0_4_8", "use Q4_0, which is repacked when loading"),
+    (33, "Q4_0_8_8", "use Q4_0, which is repacked when loading"),
+    (36, "IQ4_NL_4_4", "use IQ4_NL, which is repacked when loading"),
+    (37, "IQ4_NL_4_8", "use IQ4_NL, which is repacked when loading"),
+    (38, "IQ4_NL_8_8", "use IQ4_NL, which is repacked when loading"),
+];
+
+/// The name of a type that files may no longer have, and what to use in its place.
+pub(super) fn removed_type(number: u32) -> Option<(&'static str, &'static str)> {
+    REMOVED_TYPES.into_iter().find(|(known, ..)| *known == number).map(|(_, name, advice)| (name, advice))
+}
 
 impl TensorType {
     /// The type with this number; `None` for one that is unknown or no longer in use.
     pub fn from_number(number: u32) -> Option<Self> {
-        TENSOR_TYPES.into_iter().find(|known| known.number == number && known.block > 0)
+        TENSOR_TYPES.into_iter().find(|known| known.number == number)
     }
 
     /// The type with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        TENSOR_TYPES.into_iter().find(|known| known.name == name && known.block > 0)
+        TENSOR_TYPES.into_iter().find(|known| known.name == name)
     }
 }
 

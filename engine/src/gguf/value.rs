@@ -62,6 +62,26 @@ pub(super) mod kind {
     pub const I64: u32 = 11;
     pub const F64: u32 = 12;
 
+    /// What GGUF calls it.
+    pub const fn name(kind: u32) -> &'static str {
+        match kind {
+            U8 => "u8",
+            I8 => "i8",
+            U16 => "u16",
+            I16 => "i16",
+            U32 => "u32",
+            I32 => "i32",
+            F32 => "f32",
+            BOOL => "bool",
+            STRING => "text",
+            ARRAY => "array",
+            U64 => "u64",
+            I64 => "i64",
+            F64 => "f64",
+            _ => "unknown type",
+        }
+    }
+
     /// Bytes of a value of fixed size.
     pub const fn size(kind: u32) -> Option<u64> {
         match kind {

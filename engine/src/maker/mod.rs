@@ -5,19 +5,21 @@
 //! shapes of tensors or the rules of quantizing: in a worker it asks llama.cpp for both. Entry point from outside:
 //! [`worker::make_model`](crate::worker::make_model).
 
+mod counts;
 mod metadata;
 mod noise;
 mod quantization;
 mod shape;
+mod small;
 mod spec;
 mod tensors;
-mod tokenizer;
+pub(crate) mod tokenizer;
 mod write;
 
 pub(crate) use quantization::distance;
 pub use quantization::{Quantization, UnknownQuantization};
 pub use shape::{PerLayer, RopeScaling, Shape};
-pub use spec::{FactsError, ModelSpec, OutputMatrix};
+pub use spec::{FactsError, ModelSpec, OutputMatrix, PublishedTypes};
 
 pub(crate) use write::make;
 

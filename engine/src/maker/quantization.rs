@@ -77,6 +77,17 @@ impl Quantization {
         self.0
     }
 
+    /// Whether llama.cpp makes it only with an importance matrix (`tensor_requires_imatrix` in `llama-quant.cpp`).
+    pub fn needs_importance(self) -> bool {
+        let name = self.name();
+        name.starts_with("IQ1") || name.starts_with("IQ2") || ["IQ3_XXS", "Q2_K_S"].contains(&name)
+    }
+
+    /// Whether an importance matrix changes which types it is a mixture of.
+    pub(super) fn heeds_importance(self) -> bool {
+        ["IQ3_XXS", "IQ4_NL", "IQ4_XS", "Q4_0", "Q5_0"].contains(&self.name())
+    }
+
     /// llama.cpp's name of it, e.g. `Q4_K_M`.
     pub fn name(self) -> &'static str {
         file_type_name(self.0.into()).unwrap_or("?")

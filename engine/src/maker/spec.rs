@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use muster_proto::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -33,6 +34,22 @@ pub struct ModelSpec {
     /// stands for anything, to ggml's name of a type. Later patterns win.
     #[serde(default)]
     pub types: BTreeMap<String, String>,
+    /// Types are chosen as with an importance matrix: some quantizations (`IQ4_XS`, `IQ4_NL`, `Q4_0`, `Q5_0`) then spend
+    /// fewer bits on the first layers. Quantizations that llama.cpp makes only with one are always chosen so.
+    #[serde(default)]
+    pub importance: bool,
+    /// What is known of the types of a published file, where its quantizer had rules of its own.
+    #[serde(default)]
+    pub published: Option<PublishedTypes>,
+}
+
+/// What a log prints of the types in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedTypes {
+    /// Tensors of each type, by ggml's name in any case.
+    pub counts: BTreeMap<String, u64>,
+    /// Bytes of all tensors together, as exactly as they are known.
+    pub bytes: Option<u64>,
 }
 
 /// Why facts make no model.
@@ -67,6 +84,8 @@ impl From<&ReferenceModel> for ModelSpec {
             shape: model.shape.clone(),
             output: if tied { OutputMatrix::Tied } else { OutputMatrix::Separate },
             types: BTreeMap::new(),
+            importance: false,
+            published: None,
         }
     }
 }
@@ -190,6 +209,8 @@ impl ModelSpec {
             shape,
             output: if tied { OutputMatrix::Tied } else { OutputMatrix::Separate },
             types: BTreeMap::new(),
+            importance: false,
+            published: None,
         })
     }
 
@@ -197,6 +218,18 @@ impl ModelSpec {
     #[must_use]
     pub fn with_output(mut self, output: OutputMatrix) -> Self {
         self.output = output;
+        self
+    }
+}
+
+impl ModelSpec {
+    /// The same with the types of a published file: tensors of each type (as llama.cpp prints them when it loads a file), and
+    /// the bytes of all together where they are known. Single tensors that are known exactly go into
+    /// [`types`](Self::types) and stay as they are. The file has an output matrix of its own exactly if the counts say so.
+    /// Which of the other tensors has which type is a guess; counts and sum are kept.
+    #[must_use]
+    pub fn with_published_types(mut self, counts: BTreeMap<String, u64>, bytes: Option<Bytes>) -> Self {
+        self.published = Some(PublishedTypes { counts, bytes: bytes.map(Bytes::get) });
         self
     }
 }

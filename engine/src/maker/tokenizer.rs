@@ -2,14 +2,17 @@
 
 use crate::gguf::GgufWriter;
 
-/// Fewest tokens: 256 bytes and the control tokens.
-pub(crate) const FEWEST_TOKENS: u32 = 260;
+/// Fewest tokens: 256 bytes, a merge, and those with a meaning.
+pub(crate) const FEWEST_TOKENS: u32 = 264;
+/// llama.cpp looks for these where a model's name has "phi-3" in it, and fails without.
+const EXPECTED: [&str; 4] = ["</s>", "<unk>", "<s>", "<|endoftext|>"];
 
 /// Writes a tokenizer of `size` tokens, at least [`FEWEST_TOKENS`].
 pub(crate) fn write(writer: &mut GgufWriter, size: u32) {
     let mut tokens: Vec<String> = vec!["<|end|>".into(), "<|start|>".into()];
     tokens.extend(byte_alphabet().map(String::from));
     tokens.push("\u{120}a".into());
+    tokens.extend(EXPECTED.map(String::from));
     tokens.extend((tokens.len()..size as usize).map(|index| format!("<unused{index}>")));
     // llama.cpp's token types: 1 normal, 3 control.
     let kinds: Vec<i32> = (0..tokens.len()).map(|index| if index < 2 { 3 } else { 1 }).collect();

@@ -1,11 +1,12 @@
 //! Writing the file, inside a worker: llama.cpp is asked here.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 use super::metadata::{self, Vocabulary};
-use super::{ModelSpec, Noise, Quantization, tensors, tokenizer};
+use super::{ModelSpec, Noise, OutputMatrix, Quantization, counts, tensors, tokenizer};
 use crate::ffi;
 use crate::gguf::{GgufWriter, TensorPlan, TensorType};
 
@@ -35,29 +36,23 @@ pub(crate) fn make(
     let vocabulary = if seed.is_some() { Vocabulary::Tokenizer } else { Vocabulary::Size };
     let mut writer = GgufWriter::new();
     metadata::write(&mut writer, spec, quantization.file_type(), vocabulary);
-    for tensor in plan(spec, quantization, &writer.header())? {
+    for tensor in plan(spec, quantization, &writer, path)? {
         writer.tensor(tensor);
     }
-    let io = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
     let header = writer.header();
-    let tensor_bytes: u64 = writer.tensors().iter().map(TensorPlan::bytes).sum();
-    let padded: u64 = writer.tensors().iter().map(|tensor| GgufWriter::padded(tensor.bytes())).sum();
-    let file_size = header.len() as u64 + padded;
-    let mut file = File::create(path).map_err(io)?;
+    let file_size = length(&writer, header.len());
     match seed {
-        None => {
-            file.write_all(&header).map_err(io)?;
-            file.set_len(file_size).map_err(io)?;
-        }
+        None => sparse(&writer, path)?,
         Some(seed) => {
+            let io = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
             let mut noise = Noise::new(seed);
-            let mut out = BufWriter::with_capacity(1 << 20, file);
+            let mut out = BufWriter::with_capacity(1 << 20, File::create(path).map_err(io)?);
             writer.write(&mut out, |tensor, out| noise.write(tensor, out)).map_err(io)?;
         }
     }
     Ok(Making {
         file_size,
-        tensor_bytes,
+        tensor_bytes: writer.tensors().iter().map(TensorPlan::bytes).sum(),
         parameters: writer.tensors().iter().map(TensorPlan::elements).sum(),
         tensors: u32::try_from(writer.tensors().len()).unwrap_or(u32::MAX),
     })
@@ -85,15 +80,63 @@ fn check(spec: &ModelSpec, weights: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// The tensors with the types that llama.cpp's quantizer gives them.
-fn plan(spec: &ModelSpec, quantization: Quantization, metadata: &[u8]) -> Result<Vec<TensorPlan>, String> {
-    let maker = ffi::Maker::new(metadata)?;
-    let mut chosen = tensors::published(spec, maker.tensors()?);
+fn length(writer: &GgufWriter, header: usize) -> u64 {
+    header as u64 + writer.tensors().iter().map(|tensor| GgufWriter::padded(tensor.bytes())).sum::<u64>()
+}
+
+/// Writes the header alone, in a sparse file of the full length.
+fn sparse(writer: &GgufWriter, path: &Path) -> Result<(), String> {
+    let io = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
+    let header = writer.header();
+    let mut file = File::create(path).map_err(io)?;
+    file.write_all(&header).map_err(io)?;
+    file.set_len(length(writer, header.len())).map_err(io)
+}
+
+/// The tensors with the types that llama.cpp's quantizer gives them. Where it is asked with an importance matrix, the file
+/// before quantizing is at `path` for a moment.
+fn plan(
+    spec: &ModelSpec,
+    quantization: Quantization,
+    metadata: &GgufWriter,
+    path: &Path,
+) -> Result<Vec<TensorPlan>, String> {
+    let maker = ffi::Maker::new(&metadata.header())?;
+    let spec = &as_counted(spec, &maker)?;
+    let published = tensors::published(spec, maker.tensors()?);
+    let importance = spec.importance || quantization.needs_importance();
+    let before = published.clone();
     let (mut free, native): (Vec<_>, Vec<_>) =
-        chosen.drain(..).partition(|tensor| !tensors::is_native(spec, &tensor.name));
-    maker.quantize(quantization.file_type(), &mut free)?;
+        published.into_iter().partition(|tensor| !tensors::is_native(spec, &tensor.name));
+    if importance && quantization.heeds_importance() {
+        let mut source = metadata.clone();
+        for tensor in before {
+            source.tensor(planned(&ModelSpec { types: BTreeMap::new(), published: None, ..spec.clone() }, tensor)?);
+        }
+        sparse(&source, path)?;
+        ffi::plan_with_importance(path, quantization.file_type(), &mut free)?;
+    } else {
+        maker.quantize(quantization.file_type(), &mut free)?;
+    }
     free.extend(native);
-    free.into_iter().map(|tensor| planned(spec, tensor)).collect()
+    let mut plans = free.into_iter().map(|tensor| planned(spec, tensor)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(known) = &spec.published {
+        let named = |tensor: &TensorPlan| spec.types.keys().any(|pattern| tensors::matches(pattern, &tensor.name));
+        counts::settle(&mut plans, &known.counts, known.bytes, named)?;
+    }
+    Ok(plans)
+}
+
+/// With the output matrix that the counted tensors leave room for.
+fn as_counted(spec: &ModelSpec, maker: &ffi::Maker) -> Result<ModelSpec, String> {
+    let Some(known) = &spec.published else { return Ok(spec.clone()) };
+    let counted: u64 = known.counts.values().sum();
+    let all = maker.tensors()?;
+    let fitting = [spec.output, OutputMatrix::Tied, OutputMatrix::Separate].into_iter().find(|output| {
+        let spec = spec.clone().with_output(*output);
+        tensors::published(&spec, all.clone()).len() as u64 == counted
+    });
+    Ok(spec.clone().with_output(fitting.unwrap_or(spec.output)))
 }
 
 fn planned(spec: &ModelSpec, tensor: ffi::MakerTensor) -> Result<TensorPlan, String> {

@@ -1,4 +1,4 @@
-//! Jobs that a short-lived worker does: listing devices, sizing, quantizing, benchmarking.
+//! Jobs that a short-lived worker does: listing devices, sizing, benchmarking; and how any of them is followed to its end.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,6 @@ use tokio::time::timeout;
 
 use super::process::Process;
 use super::{WorkerCommand, WorkerError, convert};
-use crate::gguf::file_type_number;
 use crate::wire::{self, from_worker::Reply, to_worker::Request};
 
 /// A model file to size by llama.cpp's own dry run.
@@ -158,19 +157,6 @@ pub struct Sized {
     pub fits: Option<bool>,
 }
 
-/// A file to quantize.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QuantizeRequest {
-    /// From.
-    pub source: PathBuf,
-    /// To; must not exist, and is removed unless the job succeeds.
-    pub target: PathBuf,
-    /// llama.cpp's name of the quantization, e.g. `Q4_K_M`.
-    pub quantization: String,
-    /// Threads to compute on; `None` takes all physical cores.
-    pub threads: Option<u32>,
-}
-
 /// A benchmark to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BenchRequest {
@@ -234,42 +220,6 @@ pub async fn size(command: &WorkerCommand, request: SizeRequest) -> Result<Sized
         _ => Step::Unexpected,
     })
     .await
-}
-
-/// Quantizes a file; `progress` gets the share of tensors that are done, 0 to 1. Dropping the future cancels.
-///
-/// # Errors
-/// `Refused` with llama.cpp's words.
-pub async fn quantize(
-    command: &WorkerCommand,
-    request: QuantizeRequest,
-    mut progress: impl FnMut(f32) + Send,
-) -> Result<(), WorkerError> {
-    let refused = |reason: String| WorkerError::Refused { reason };
-    let file_type = file_type_number(&request.quantization)
-        .and_then(|number| i32::try_from(number).ok())
-        .ok_or_else(|| refused(format!("llama.cpp has no quantization {:?}", request.quantization)))?;
-    if request.target.exists() {
-        return Err(refused(format!("{} exists already", request.target.display())));
-    }
-    let partial = Partial(Some(request.target.clone()));
-    let job = wire::Quantize {
-        source: convert::path(&request.source),
-        target: convert::path(&request.target),
-        file_type,
-        threads: request.threads.unwrap_or(0),
-    };
-    once(command, Request::Quantize(job), |reply| match reply {
-        Reply::Progress(step) => {
-            progress(step.fraction);
-            Step::More
-        }
-        Reply::Done(wire::Done {}) => Step::Done(()),
-        _ => Step::Unexpected,
-    })
-    .await?;
-    partial.keep();
-    Ok(())
 }
 
 /// Measures prefill and decode speed on models of random weights, on the CPU and on the first GPU. Dropping the future

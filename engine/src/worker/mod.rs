@@ -3,7 +3,7 @@
 //! Owns: starting a worker, talking to it over its pipes, deadlines, and what is known when it dies. A malformed file, an
 //! abort or an out-of-memory ends a worker, never this process. It does not know what a worker does inside.
 //!
-//! Entry points: the one-shot jobs [`devices`], [`size`], [`quantize`], [`bench`], each a child of its own that is killed
+//! Entry points: the one-shot jobs [`devices`], [`size`], [`quantize`], [`quality`], [`bench`], each a child of its own that is killed
 //! when the future is dropped; and [`Generator`], a long-lived child that holds a model and answers.
 
 mod chat;
@@ -15,6 +15,8 @@ mod jobs;
 mod log;
 mod make;
 mod process;
+mod quality;
+mod quantize;
 
 pub use chat::{
     ChatRequest, FinishReason, GenerateError, GenerationEvent, ResponseFormat, Sampling, ToolCallDelta, ToolChoice,
@@ -23,7 +25,9 @@ pub use command::WorkerCommand;
 pub use error::WorkerError;
 pub use generator::{GenerationStream, Generator, LoadRequest, Loaded};
 pub use jobs::{
-    BenchProgress, BenchRequest, Layout, Outputs, PhantomBackend, PhantomDevice, Placement, QuantizeRequest,
-    SizeOptions, SizeRequest, Sized, TensorOverride, bench, devices, quantize, size,
+    BenchProgress, BenchRequest, Layout, Outputs, PhantomBackend, PhantomDevice, Placement, SizeOptions, SizeRequest,
+    Sized, TensorOverride, bench, devices, size,
 };
 pub use make::{Made, MakeRequest, Weights, make_model};
+pub use quality::{QualityFound, QualityProgress, QualityRequest, quality};
+pub use quantize::{QuantizeProgress, QuantizeRequest, quantize};

@@ -1,12 +1,11 @@
-//! Devices, sizing, quantizing, benchmarking.
+//! Devices, sizing, benchmarking.
 
 use std::time::Duration;
 
 use muster_engine::gguf::GgufHeader;
 use muster_engine::random_model::{RandomModelSpec, write_random_model};
 use muster_engine::worker::{
-    BenchRequest, PhantomBackend, PhantomDevice, QuantizeRequest, SizeOptions, SizeRequest, WorkerError, bench,
-    devices, quantize, size,
+    BenchRequest, PhantomBackend, PhantomDevice, SizeOptions, SizeRequest, bench, devices, size,
 };
 use muster_proto::{Bytes, DeviceKind, KvType};
 
@@ -72,55 +71,6 @@ async fn phantom_gpus_take_what_the_cpu_took() {
     assert!(half.need.devices[0].model < one.need.devices[0].model);
     // None of its layers: the GPU is left alone.
     assert_eq!(on(vec![gpu("CUDA0")], Some(0)).await.need, cpu.need);
-}
-
-#[tokio::test]
-async fn quantizing_tells_its_progress_and_writes_a_smaller_model() {
-    let (folder, source) = bundled();
-    let target = folder.path().join("q4.gguf");
-    let request = QuantizeRequest { source, target: target.clone(), quantization: "Q4_K_M".into(), threads: Some(2) };
-    let mut steps = Vec::new();
-    within(quantize(&command(), request.clone(), |fraction| steps.push(fraction))).await.unwrap();
-    assert!(steps.len() > 5 && steps.is_sorted(), "{steps:?}");
-    assert!((steps.last().unwrap() - 1.0).abs() < 1e-6);
-    let header = GgufHeader::read(&target).unwrap();
-    assert_eq!(header.file_type().as_deref(), Some("Q4_K_M"));
-    assert_eq!(header.file_size, Bytes::new(2_391_072));
-    assert_eq!(header.parameters(), 3_672_320);
-    // A second time would overwrite a model.
-    assert!(matches!(within(quantize(&command(), request, |_| {})).await, Err(WorkerError::Refused { .. })));
-    assert!(target.exists());
-}
-
-#[tokio::test]
-async fn a_cancelled_quantization_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let source = folder.path().join("source.gguf");
-    write_random_model(&source, &RandomModelSpec::small("F16")).unwrap();
-    let target = folder.path().join("target.gguf");
-    let request = QuantizeRequest { source, target: target.clone(), quantization: "Q4_K_M".into(), threads: None };
-    let (begun, mut first) = tokio::sync::mpsc::unbounded_channel();
-    let job = command();
-    let job = quantize(&job, request, |fraction| {
-        let _ = begun.send(fraction);
-    });
-    within(async {
-        tokio::select! {
-            _ = first.recv() => {}
-            done = job => panic!("it ended before its first progress was seen: {done:?}"),
-        }
-    })
-    .await;
-    assert!(!target.exists());
-}
-
-#[tokio::test]
-async fn an_unknown_quantization_is_refused() {
-    let (folder, source) = bundled();
-    let request =
-        QuantizeRequest { source, target: folder.path().join("x"), quantization: "Q9_Z".into(), threads: None };
-    let error = within(quantize(&command(), request, |_| {})).await.unwrap_err();
-    assert!(error.to_string().contains("Q9_Z"), "{error}");
 }
 
 #[tokio::test]

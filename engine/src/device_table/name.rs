@@ -1,0 +1,306 @@
+//! Finding a device by the name that people and drivers write. Pure; entry point: [`find`].
+//!
+//! Names are cut into words ("RTX4090 Ti" → `rtx 4090 ti`). A device matches if all words of the question are among its
+//! words; words that only name a brand, and memory sizes that fit, may be missing on either side. The best match must be
+//! the only one.
+
+use std::collections::BTreeSet;
+
+use super::KnownDevice;
+
+/// Words that say whose product it is and tell no two devices apart.
+const BRANDS: [&str; 22] = [
+    "nvidia",
+    "amd",
+    "ati",
+    "apple",
+    "intel",
+    "geforce",
+    "radeon",
+    "rtx",
+    "gtx",
+    "rx",
+    "tesla",
+    "quadro",
+    "instinct",
+    "arc",
+    "tm",
+    "r",
+    "graphics",
+    "gpu",
+    "corporation",
+    "inc",
+    "generation",
+    "series",
+];
+/// Names in an answer to an unknown one.
+const NEAREST: usize = 5;
+
+/// No single device has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no single known device is called {name:?}; nearest: {}", .nearest.join(", "))]
+pub struct UnknownDevice {
+    /// What was asked.
+    pub name: String,
+    /// Keys of the nearest devices, best first; each of them is found if asked for.
+    pub nearest: Vec<String>,
+}
+
+/// See [`super::find`].
+pub(super) fn find<'a>(name: &str, devices: &'a [KnownDevice]) -> Result<&'a KnownDevice, UnknownDevice> {
+    let trimmed = name.trim().to_lowercase();
+    if let Some(device) = devices.iter().find(|device| device.key == trimmed) {
+        return Ok(device);
+    }
+    // Once as written; then without what is in brackets, where drivers put names of chips.
+    for question in [trimmed.clone(), without_brackets(&trimmed)] {
+        let asked = words(&question);
+        if asked.iter().all(|word| is_brand(word) || memory_gib(word).is_some()) {
+            continue;
+        }
+        let mut matches: Vec<(u32, &KnownDevice)> =
+            devices.iter().filter_map(|device| Some((distance(&asked, device)?, device))).collect();
+        matches.sort_by_key(|(distance, _)| *distance);
+        match matches.as_slice() {
+            [(best, device), rest @ ..] if *best <= 1 && rest.first().is_none_or(|(next, _)| next > best) => {
+                return Ok(device);
+            }
+            _ => {}
+        }
+    }
+    Err(UnknownDevice { name: name.chars().take(100).collect(), nearest: nearest(&trimmed, devices) })
+}
+
+/// How much of a device's name the question leaves out: 0 nothing, 1 a memory size or a form, more than that another
+/// product; `None` if the question has words that the device does not have.
+fn distance(asked: &BTreeSet<String>, device: &KnownDevice) -> Option<u32> {
+    let memory = device.memory.map(|bytes| bytes.get() >> 30);
+    spellings(device)
+        .iter()
+        .filter_map(|spelling| {
+            let fits = |word: &String| {
+                spelling.contains(word)
+                    || is_brand(word)
+                    || memory_gib(word).is_some_and(|gib| Some(gib) == memory && !has_memory(spelling))
+            };
+            if !asked.iter().all(fits) {
+                return None;
+            }
+            let missing = spelling.iter().filter(|word| !asked.contains(*word) && !is_brand(word));
+            Some(missing.map(|word| if memory_gib(word).is_some() { 1 } else { 4 }).sum())
+        })
+        .min()
+}
+
+fn has_memory(spelling: &BTreeSet<String>) -> bool {
+    spelling.iter().any(|word| memory_gib(word).is_some())
+}
+
+/// The ways to write a device: its key, its name, its name without brackets, and what stands between slashes, commas and
+/// brackets.
+fn spellings(device: &KnownDevice) -> Vec<BTreeSet<String>> {
+    let name = device.name.to_lowercase();
+    let mut spellings = vec![words(&device.key), words(&name), words(&without_brackets(&name))];
+    spellings.extend(name.split(['/', '(', ')', ',']).map(words));
+    if device.is_cpu() {
+        // A processor is asked for with the word, or by a name that no graphics share.
+        spellings.iter_mut().skip(1).for_each(|spelling| {
+            spelling.insert("cpu".into());
+        });
+        spellings.push(words(name.split(',').next().unwrap_or_default()));
+    }
+    spellings.retain(|spelling| {
+        spelling
+            .iter()
+            .any(|word| !is_brand(word) && memory_gib(word).is_none() && word.chars().any(|c| c.is_ascii_digit()))
+            || spelling.len() >= 2 && spelling.iter().any(|word| !is_brand(word) && memory_gib(word).is_none())
+    });
+    spellings
+}
+
+fn without_brackets(name: &str) -> String {
+    let mut depth = 0_u32;
+    name.chars()
+        .filter(|c| {
+            match c {
+                '(' | '[' => depth += 1,
+                ')' | ']' => {
+                    depth = depth.saturating_sub(1);
+                    return false;
+                }
+                _ => {}
+            }
+            depth == 0
+        })
+        .collect()
+}
+
+fn is_brand(word: &str) -> bool {
+    BRANDS.contains(&word)
+}
+
+fn memory_gib(word: &str) -> Option<u64> {
+    word.strip_suffix("gb")?.parse().ok()
+}
+
+/// Words in one spelling: `40-core` is `40c`, `24 GiB` is `24gb`, `RTX4060Ti` is `rtx 4060 ti`, `mobile` is `laptop`.
+fn words(name: &str) -> BTreeSet<String> {
+    let mut parts: Vec<String> = Vec::new();
+    for raw in
+        name.to_lowercase().split(|c: char| !c.is_ascii_alphanumeric() && c != '.').filter(|word| !word.is_empty())
+    {
+        parts.extend(split(raw));
+    }
+    let mut words = BTreeSet::new();
+    let mut parts = parts.into_iter().peekable();
+    while let Some(part) = parts.next() {
+        let number = part.chars().all(|c| c.is_ascii_digit());
+        let word = match parts.peek().map(String::as_str) {
+            Some("gb" | "gib" | "g") if number => format!("{part}gb"),
+            Some("core" | "cores" | "c") if number => format!("{part}c"),
+            _ => {
+                words.insert(match part.as_str() {
+                    "mobile" | "notebook" => "laptop".to_owned(),
+                    "sxm2" | "sxm4" | "sxm5" => "sxm".to_owned(),
+                    _ => part,
+                });
+                continue;
+            }
+        };
+        parts.next();
+        words.insert(word);
+    }
+    words
+}
+
+/// Cuts what people write together: a brand before a number, a variant after it.
+fn split(word: &str) -> Vec<String> {
+    const VARIANTS: [&str; 10] = ["ti", "super", "xt", "xtx", "gre", "gb", "gib", "g", "core", "c"];
+    let digits = |c: char| c.is_ascii_digit();
+    if let Some(brand) = ["rtx", "gtx", "rx"]
+        .into_iter()
+        .find(|brand| word.strip_prefix(brand).is_some_and(|rest| rest.starts_with(digits)))
+    {
+        let mut parts = vec![brand.to_owned()];
+        parts.extend(split(&word[brand.len()..]));
+        return parts;
+    }
+    if let Some(end) = word.find(|c: char| !c.is_ascii_digit()).filter(|end| *end > 0) {
+        let (number, variant) = word.split_at(end);
+        if VARIANTS.contains(&variant) {
+            return vec![number.to_owned(), variant.to_owned()];
+        }
+    }
+    vec![word.to_owned()]
+}
+
+/// The devices that share most with the question: words first (numbers count double), then letters.
+fn nearest(question: &str, devices: &[KnownDevice]) -> Vec<String> {
+    let asked = words(question);
+    let flat: String = asked.iter().filter(|word| !is_brand(word)).flat_map(|word| word.chars()).collect();
+    let mut scored: Vec<(usize, usize, &str)> = devices
+        .iter()
+        .map(|device| {
+            let own: BTreeSet<String> = words(&device.key).into_iter().chain(words(&device.name)).collect();
+            let weight = |word: &&String| match (is_brand(word), word.chars().any(|c| c.is_ascii_digit())) {
+                (true, _) => 1,
+                (false, true) => 6,
+                (false, false) => 3,
+            };
+            let shared: usize = asked.intersection(&own).map(|word| weight(&word)).sum();
+            let key: String =
+                words(&device.key).iter().filter(|word| !is_brand(word)).flat_map(|word| word.chars()).collect();
+            (shared, edits(&flat, &key), device.key.as_str())
+        })
+        .collect();
+    scored.sort_by(|a, b| (b.0 * 2).cmp(&(a.0 * 2)).then(a.1.cmp(&b.1)).then(a.2.cmp(b.2)));
+    scored.into_iter().take(NEAREST).map(|(_, _, key)| key.to_owned()).collect()
+}
+
+/// Levenshtein's distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(64).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let next = (diagonal + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = row[j + 1];
+            row[j + 1] = next;
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{all, find};
+
+    #[test]
+    fn people_and_drivers_write_names_in_many_ways() {
+        for (name, key) in [
+            ("RTX 4090", "rtx-4090"),
+            ("NVIDIA GeForce RTX 4090", "rtx-4090"),
+            ("4090", "rtx-4090"),
+            ("rtx4090", "rtx-4090"),
+            ("RTX 4090 24GB", "rtx-4090"),
+            ("NVIDIA GeForce RTX 4090 Laptop GPU", "rtx-4090-laptop"),
+            ("RTX 4090 mobile", "rtx-4090-laptop"),
+            ("4060 Ti 8GB", "rtx-4060-ti-8gb"),
+            ("RTX 4060Ti", "rtx-4060-ti"),
+            ("RTX 3060", "rtx-3060-12gb"),
+            ("rtx-3060-12gb", "rtx-3060-12gb"),
+            ("GeForce GTX 1660 SUPER", "gtx-1660-super"),
+            ("Apple M4 Max 40c", "m4-max-40c"),
+            ("M4 Max (40-core GPU)", "m4-max-40c"),
+            ("apple m3 ultra 80 core", "m3-ultra-80c"),
+            ("Radeon RX 7900 XTX", "rx-7900-xtx"),
+            ("AMD Radeon RX 7900 XTX (RADV NAVI31)", "rx-7900-xtx"),
+            ("RX7900XT", "rx-7900-xt"),
+            ("AMD Radeon(TM) 780M Graphics", "radeon-780m"),
+            ("Radeon 8060S", "strix-halo"),
+            ("Strix Halo", "strix-halo"),
+            ("Intel(R) Arc(TM) A770 Graphics", "arc-a770"),
+            ("B580", "arc-b580"),
+            ("NVIDIA A100-SXM4-80GB", "a100-80gb-sxm"),
+            ("NVIDIA A100-PCIE-40GB", "a100-40gb-pcie"),
+            ("Tesla T4", "t4"),
+            ("NVIDIA RTX A6000", "rtx-a6000"),
+            ("NVIDIA RTX 6000 Ada Generation", "rtx-6000-ada"),
+            ("DGX Spark", "gb10"),
+            ("MI300X", "mi300x"),
+            ("Instinct MI50 32GB", "mi50"),
+            ("Radeon PRO W7900", "w7900"),
+            ("Ryzen 9 5950X", "cpu-5950x"),
+        ] {
+            match find(name) {
+                Ok(device) => assert_eq!(device.key, key, "{name}"),
+                Err(error) => panic!("{name}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_device_is_found_by_its_key_and_its_name() {
+        for device in all() {
+            assert_eq!(find(&device.key).expect("a key").key, device.key);
+            match find(&device.name) {
+                Ok(found) => assert_eq!(found.key, device.key, "{}", device.name),
+                Err(error) => panic!("{}: {error}", device.name),
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_and_ambiguous_names_give_the_nearest() {
+        let nearest = |name: &str| find(name).expect_err("not one device").nearest;
+        assert!(nearest("RTX 4095").iter().any(|key| key.starts_with("rtx-409")), "{:?}", nearest("RTX 4095"));
+        assert!(nearest("A100").iter().all(|key| key.starts_with("a10")), "{:?}", nearest("A100"));
+        assert_eq!(nearest("Apple M4 Max")[..2], ["m4-max-32c", "m4-max-40c"]);
+        assert!(!nearest("").is_empty());
+        assert!(!nearest("RTX").is_empty());
+        assert!(!nearest(&"x".repeat(10_000)).is_empty());
+        assert!(find("NVIDIA 24GB").is_err());
+    }
+}

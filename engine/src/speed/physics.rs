@@ -1,0 +1,626 @@
+//! Seconds per token as a sum of terms, each a quantity times an efficiency.
+//!
+//! Every term is `quantity × exp(Σ weight · parameter)`: the quantity is counted from the model and the device's
+//! specification (bytes over bandwidth, operations over arithmetic, launches times a typical cost), and the parameters
+//! are learnt, each a deviation from the one above it (all devices → backend → architecture). A parameter that was never
+//! learnt counts zero, so an unknown architecture gets its backend's. It does not know where parameters come from: that
+//! is [`Priors`](super::Priors). Entry points: [`decode`], [`prefill`].
+
+use super::costs::{Attention, ModelCosts, Weights};
+use super::question::{Backend, Engine};
+use crate::device_table::{KnownDevice, Vendor};
+
+/// What a term's time overlaps with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Nothing: it adds to all others.
+    Alone,
+    /// Weights passing from memory, which overlap with the arithmetic on the same part's weights.
+    Memory(usize),
+    /// That arithmetic.
+    Arithmetic(usize),
+}
+
+/// How sharply the slower of memory and arithmetic hides the other: `(m^p + a^p)^(1/p)`; 1 would be their sum, infinity
+/// the slower alone.
+pub const OVERLAP: f64 = 3.0;
+/// The same for a CPU, whose prefetching hides more.
+pub const OVERLAP_CPU: f64 = 3.0;
+
+/// All terms together, given the seconds of each; and the share with which each term's own change passes on.
+pub fn total(terms: impl Iterator<Item = (Lane, bool, f64)>) -> f64 {
+    let mut parts: Vec<(f64, f64, bool)> = Vec::new();
+    let mut alone = 0.0;
+    for (lane, cpu, seconds) in terms {
+        let (Lane::Memory(part) | Lane::Arithmetic(part)) = lane else {
+            alone += seconds;
+            continue;
+        };
+        if parts.len() <= part {
+            parts.resize(part + 1, (0.0, 0.0, cpu));
+        }
+        parts[part].2 = cpu;
+        if matches!(lane, Lane::Memory(_)) { parts[part].0 += seconds } else { parts[part].1 += seconds }
+    }
+    alone
+        + parts
+            .iter()
+            .map(|(memory, arithmetic, cpu)| {
+                let sharp = sharpness(*cpu);
+                (memory.powf(sharp) + arithmetic.powf(sharp)).powf(1.0 / sharp)
+            })
+            .sum::<f64>()
+}
+
+/// The exponent of overlapping.
+pub fn sharpness(cpu: bool) -> f64 {
+    if cpu { OVERLAP_CPU } else { OVERLAP }
+}
+
+/// `quantity × exp(Σ weight · parameter)` seconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Term {
+    /// What it overlaps with.
+    pub lane: Lane,
+    /// Whether a CPU computes it.
+    pub cpu: bool,
+    /// Seconds at efficiency 1.
+    pub quantity: f64,
+    /// Names of parameters, and how much each counts.
+    pub factors: Vec<(String, f64)>,
+}
+
+/// What a device can do, in the units of the terms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rates {
+    /// The backend, as parameters name it.
+    pub backend: String,
+    /// The architecture, as parameters name it.
+    pub architecture: String,
+    /// How its matrix arithmetic works, as parameters name it: `matrix`, `dot`, `scalar`, …
+    pub unit: &'static str,
+    /// Memory bandwidth, in bytes a second.
+    pub bandwidth: f64,
+    /// Shader arithmetic, in FP32 operations a second of lanes that each issue one instruction a clock.
+    pub arithmetic: f64,
+    /// Logarithm of watts per shader arithmetic, against a desktop card's, where it has fewer; else, and where the power is
+    /// not known, 0. A card that lacks power runs below its published clock when its arithmetic is busy.
+    pub power: f64,
+    /// Whether it shares the host's memory.
+    pub unified: bool,
+    /// Bytes a second over its bus.
+    pub bus: f64,
+    /// Logarithm of the published matrix arithmetic (FP16, dense) over shader arithmetic, against 4, the ratio of most
+    /// cards; 0 without matrix units.
+    pub matrix: f64,
+    /// Logarithm of shader arithmetic against a middling card's 30·10¹²: the same matrix has as many tiles on a larger
+    /// chip, and its last wave leaves more of it idle. 0 for a CPU.
+    pub size: f64,
+    /// Threads, of a CPU.
+    pub threads: f64,
+}
+
+/// Watts per 10¹² shader operations a second of a desktop card at its full clock (GeForce RTX 4090: 450 W, 82.6).
+const WATTS_PER_TERA: f64 = 5.5;
+/// From when on llama.cpp's builds are taken as today's: the mass of the measurements that the priors come from.
+pub(super) const TODAY: f64 = 2025.7;
+/// From this many tokens in a batch on, the GPU computes layers whose weights are on the host and copies those
+/// (`ggml-cuda.cu`, `ggml-vulkan.cpp`: `offload_op`, `min_batch_size = 32`).
+const OFFLOAD_BATCH: f64 = 32.0;
+
+impl Rates {
+    /// A GPU's, for a backend of a build of that year; `None` where the specification lacks bandwidth or arithmetic.
+    pub fn gpu(device: &KnownDevice, backend: Backend, built: f64) -> Option<Self> {
+        let arithmetic = shader_arithmetic(device)?;
+        let architecture = architecture(device);
+        let power = match device.tdp_watts {
+            Some(watts) if !device.unified => (watts / (arithmetic / 1e12) / WATTS_PER_TERA).ln().clamp(-1.0, 0.0),
+            _ => 0.0,
+        };
+        // Measured copies reach four fifths of what the lanes carry.
+        let (generation, lanes) = device.pcie.unwrap_or((4.0, 16));
+        Some(Self {
+            backend: backend.name().to_owned(),
+            unit: matrix_unit(&architecture, backend, built),
+            architecture,
+            bandwidth: device.bandwidth?,
+            arithmetic,
+            power,
+            unified: device.unified || device.vendor == Vendor::Apple,
+            bus: 0.8 * 0.985e9 * 2.0_f64.powf(generation - 3.0) * f64::from(lanes),
+            matrix: matrix_ratio(device),
+            size: (arithmetic / 30e12).ln().max(-1.5),
+            threads: 0.0,
+        })
+    }
+
+    /// A CPU's with that many threads; `None` where its cores are not known.
+    pub fn cpu(device: &KnownDevice, threads: Option<u32>) -> Option<Self> {
+        let cores = device.cpu.as_ref()?;
+        let threads = f64::from(threads.unwrap_or(cores.cores).min(cores.cores));
+        Some(Self {
+            backend: Backend::Cpu.name().to_owned(),
+            architecture: cores.instructions.clone(),
+            unit: "cpu",
+            bandwidth: cores.bandwidth.or(device.bandwidth)?,
+            arithmetic: threads * cores.ghz * 1e9 * operations_per_clock(device, &cores.instructions),
+            power: 0.0,
+            unified: true,
+            bus: f64::INFINITY,
+            matrix: 0.0,
+            size: 0.0,
+            threads,
+        })
+    }
+}
+
+/// FP32 operations a second with one instruction per lane and clock, and 128 lanes to an NVIDIA multiprocessor: what
+/// dequantizing and addressing run at. Published figures count differently: RDNA 3 and 4 and CDNA 3 count a second
+/// instruction that this code cannot pair; P100, Volta, Turing and A100 have 64 FP32 lanes beside 64 integer lanes.
+pub(super) fn shader_arithmetic(device: &KnownDevice) -> Option<f64> {
+    if device.vendor == Vendor::Apple {
+        // 128 lanes a core at the generation's clock (1.28, 1.4, 1.4, 1.57, 1.62 GHz).
+        let core = match device.architecture.as_str() {
+            "M1" => 0.325e12,
+            "M2" | "M3" => 0.358e12,
+            "M4" => 0.40e12,
+            _ => 0.415e12,
+        };
+        let cores = device.gpu_cores.unwrap_or(if device.key.contains("ultra") { 64 } else { 10 });
+        return Some(core * f64::from(cores));
+    }
+    let published = device.fp32.or(device.fp16.map(|fp16| fp16 / 2.0))?;
+    Some(match architecture(device).as_str() {
+        "P100" | "Volta" | "Turing" | "Turing (no tensor cores)" | "A100" => published * 2.0,
+        "RDNA3" | "RDNA3.5" | "RDNA4" | "CDNA3" => published / 2.0,
+        _ => published,
+    })
+}
+
+/// The architecture as kernels see it: P100 (no 8-bit dot product) is not the other Pascals, nor A100 the other Amperes.
+pub(super) fn architecture(device: &KnownDevice) -> String {
+    match device.key.as_str() {
+        key if key.starts_with("tesla-p100") => "P100".into(),
+        key if key.starts_with("a100") || key.starts_with("a30") || key.starts_with("a800") => "A100".into(),
+        _ => device.architecture.clone(),
+    }
+}
+
+/// FP32 operations of a core and clock: two fused multiply-adds of eight lanes on x86 (llama.cpp's quantized products are
+/// AVX2 for most types, and AMD's AVX-512 takes two clocks); of four on Arm, and Apple's cores have four units.
+fn operations_per_clock(device: &KnownDevice, instructions: &str) -> f64 {
+    match (instructions, device.vendor) {
+        ("neon", Vendor::Apple) => 32.0,
+        ("neon", _) => 16.0,
+        _ => 32.0,
+    }
+}
+
+/// See [`Rates::matrix`]. By architecture, from the makers' white papers, since the table has gaps.
+fn matrix_ratio(device: &KnownDevice) -> f64 {
+    let ratio: f64 = match architecture(device).as_str() {
+        "A100" | "RDNA4" | "CDNA1" | "CDNA2" | "Alchemist" | "Battlemage" | "Xe2" => 8.0,
+        "CDNA3" => 16.0,
+        // Half of its rate needs instructions (`wgmma`) that llama.cpp does not use.
+        "Hopper" => 8.0,
+        _ => 4.0,
+    };
+    (ratio / 4.0).ln()
+}
+
+/// How a backend multiplies matrices on an architecture.
+fn matrix_unit(architecture: &str, backend: Backend, built: f64) -> &'static str {
+    match (architecture, backend) {
+        // The matrix cores of CDNA are used for quantized weights since July 2025 (llama.cpp's pull request 14624).
+        ("CDNA1" | "CDNA2" | "CDNA3", _) if built < 2025.55 => "unused",
+        // dp4a and its AMD likes appear with Pascal's GP102, Vega 20, RDNA 2.
+        ("P100" | "GCN4" | "GCN5" | "RDNA1", Backend::Cuda | Backend::Rocm) => "scalar",
+        ("P100" | "GCN4" | "GCN5" | "RDNA1", _) => "dot",
+        // llama.cpp compiles one path for compute capability 7.5, whose matrix instructions this chip emulates.
+        ("Turing (no tensor cores)", Backend::Cuda) => "emulated",
+        ("Pascal" | "GCN5.1" | "RDNA2" | "Turing (no tensor cores)" | "Alchemist" | "Volta", _) => "dot",
+        ("RDNA3" | "RDNA3.5", _) => "wmma",
+        // Before the extension for cooperative matrices was used.
+        (_, Backend::Vulkan) if built < 2024.93 => "dot",
+        ("Turing", _) => "matrix-turing",
+        ("M5" | "M6", _) => "neural",
+        ("M1" | "M2" | "M3" | "M4", _) => "simdgroup",
+        ("Battlemage" | "Xe2", _) => "xmx",
+        _ => "matrix",
+    }
+}
+
+/// Classes of types whose kernels are alike.
+fn class(kind: &str) -> &'static str {
+    match kind {
+        "F32" | "F16" | "BF16" => "float",
+        "Q8_0" | "Q4_0" | "Q4_1" | "Q5_0" | "Q5_1" => "legacy",
+        "MXFP4" | "NVFP4" => "fp4",
+        kind if kind.starts_with("IQ4") => "iq4",
+        kind if kind.starts_with("IQ") || kind.starts_with("TQ") => "iq",
+        _ => "k",
+    }
+}
+
+/// One part of the model on one device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// The device.
+    pub rates: Rates,
+    /// Share of the layers that it holds.
+    pub layers: f64,
+    /// Share of the routed experts that it holds.
+    pub experts: f64,
+    /// Whether it holds the output matrix.
+    pub output: bool,
+}
+
+/// One question, in numbers.
+#[derive(Clone, Debug)]
+pub struct Work<'a> {
+    /// The model.
+    pub costs: &'a ModelCosts,
+    /// Who holds what. The first is where a GPU's copies of host layers are computed.
+    pub parts: Vec<Part>,
+    /// GPUs that share the layers.
+    pub devices: f64,
+    /// Flash attention.
+    pub flash_attention: bool,
+    /// Bytes of an element of the KV cache.
+    pub cache_bytes: f64,
+    /// Tokens already in the context.
+    pub depth: f64,
+    /// Tokens of the prompt, or tokens to decode.
+    pub tokens: f64,
+    /// Tokens of one physical batch.
+    pub ubatch: f64,
+    /// When the engine was built, as a year.
+    pub year: f64,
+    /// Whose engine.
+    pub engine: Engine,
+}
+
+/// A parameter and those below it, by backend and architecture.
+fn levels(name: &str, rates: &Rates) -> Vec<(String, f64)> {
+    vec![
+        (name.to_owned(), 1.0),
+        (format!("{name}/{}", rates.backend), 1.0),
+        (format!("{name}/{}/{}", rates.backend, rates.architecture), 1.0),
+    ]
+}
+
+/// A parameter and that of the backend.
+fn backend(name: &str, rates: &Rates) -> Vec<(String, f64)> {
+    vec![(name.to_owned(), 1.0), (format!("{name}/{}", rates.backend), 1.0)]
+}
+
+fn join(parts: &[Vec<(String, f64)>]) -> Vec<(String, f64)> {
+    parts.concat()
+}
+
+impl Work<'_> {
+    /// Years before today's builds.
+    fn age(&self) -> f64 {
+        (TODAY - self.year).clamp(0.0, 2.0)
+    }
+
+    fn aged(&self, name: &str, rates: &Rates) -> Vec<(String, f64)> {
+        let age = self.age();
+        if age > 0.0 { vec![(format!("{name}/{}", rates.backend), age)] } else { Vec::new() }
+    }
+
+    /// What the fork of llama.cpp does otherwise, by backend and type.
+    fn fork(&self, name: &str, kind: &str, rates: &Rates) -> Vec<(String, f64)> {
+        match self.engine {
+            Engine::LlamaCpp => Vec::new(),
+            Engine::IkLlamaCpp => vec![
+                (format!("{name}.ik/{}", rates.backend), 1.0),
+                (format!("{name}.ik.{}/{}", class(kind), rates.backend), 1.0),
+            ],
+        }
+    }
+
+    fn kinds(name: &str, kind: &str, rates: &Rates) -> Vec<(String, f64)> {
+        let class = class(kind);
+        vec![
+            (format!("{name}.{class}"), 1.0),
+            (format!("{name}.{class}/{}", rates.backend), 1.0),
+            (format!("{name}.{class}.{kind}/{}", rates.backend), 1.0),
+        ]
+    }
+}
+
+/// Weights of a part: (weights, share of the parameters that a token uses, whether they are experts).
+fn pieces<'a>(costs: &'a ModelCosts, part: &Part) -> Vec<(&'a Weights, f64, bool)> {
+    let mut pieces: Vec<(&Weights, f64, bool)> = Vec::new();
+    pieces.extend(costs.dense.iter().map(|weights| (weights, part.layers, false)));
+    pieces.extend(costs.experts.iter().map(|weights| (weights, part.experts, true)));
+    if let Some(output) = costs.output.as_ref().filter(|_| part.output) {
+        pieces.push((output, 1.0, false));
+    }
+    pieces.retain(|(_, share, _)| *share > 0.0);
+    pieces
+}
+
+/// Tokens of context that an attention layer sees on average, over `tokens` that follow `depth`.
+fn context(attention: &Attention, depth: f64, tokens: f64) -> f64 {
+    let mean = depth + tokens / 2.0;
+    attention.window.map_or(mean, |window| mean.min(window as f64))
+}
+
+/// The terms of one decoded token.
+pub fn decode(work: &Work) -> Vec<Term> {
+    let costs = work.costs;
+    let mut terms = Vec::new();
+    for (index, part) in work.parts.iter().enumerate() {
+        let rates = &part.rates;
+        let cpu = rates.backend == "cpu";
+        // Launching kernels: some 10 µs a layer; nothing to launch on a CPU but its threads' meeting.
+        let launch = join(&[levels("d.launch", rates), work.aged("d.launch.age", rates)]);
+        let each = if cpu { 1e-6 * rates.threads } else { 1e-5 };
+        terms.push(Term {
+            lane: Lane::Alone,
+            cpu: rates.backend == "cpu",
+            quantity: costs.layers * part.layers * each,
+            factors: launch.clone(),
+        });
+        if costs.expert_layers > 0.0 {
+            let extra = join(&[launch.clone(), backend("d.launch.experts", rates)]);
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: costs.expert_layers * part.experts * each,
+                factors: extra,
+            });
+        }
+        if costs.recurrent_layers > 0.0 {
+            let extra = join(&[launch.clone(), backend("d.launch.recurrent", rates)]);
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: costs.recurrent_layers * part.layers * each,
+                factors: extra,
+            });
+        }
+        for (weights, share, expert) in pieces(costs, part) {
+            let share = if expert { share * costs.experts_active() } else { share };
+            let experts = if expert { backend("d.experts", rates) } else { Vec::new() };
+            let mut bandwidth = join(&[levels("d.bandwidth", rates), experts.clone()]);
+            if rates.unified && !cpu {
+                bandwidth.push(("d.bandwidth.unified".into(), 1.0));
+            }
+            terms.push(Term {
+                lane: Lane::Memory(index),
+                cpu,
+                quantity: weights.bytes * share / rates.bandwidth,
+                factors: bandwidth,
+            });
+            let mut compute = join(&[
+                levels("d.compute", rates),
+                Work::kinds("d.compute", &weights.kind, rates),
+                work.fork("d.compute", &weights.kind, rates),
+                work.aged("d.compute.age", rates),
+                experts,
+            ]);
+            if rates.unit == "scalar" && rates.backend == "cuda" {
+                // Eight instructions in place of a dot product of four bytes.
+                compute.push(("d.compute.scalar".into(), 1.0));
+            }
+            if rates.power != 0.0 {
+                compute.push(("d.compute.power".into(), rates.power));
+            }
+            // Some ten instructions a parameter, spread over 64 lanes' worth of loads.
+            terms.push(Term {
+                lane: Lane::Arithmetic(index),
+                cpu,
+                quantity: weights.parameters * share * 8.0 / rates.arithmetic,
+                factors: compute,
+            });
+        }
+        for attention in &costs.attention {
+            let seen = attention.layers * part.layers * context(attention, work.depth, work.tokens);
+            let bytes = seen * attention.cache_elements * work.cache_bytes;
+            let cache = join(&[backend("d.cache", rates), levels("d.bandwidth", rates)]);
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: bytes / rates.bandwidth,
+                factors: cache,
+            });
+            let mut products = levels("d.attention", rates);
+            if !work.flash_attention {
+                products.extend(backend("d.attention.plain", rates));
+            }
+            if attention.head_size > 128.0 {
+                products.extend(backend("d.attention.wide", rates));
+            }
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: 2.0 * seen * attention.products / rates.arithmetic,
+                factors: products,
+            });
+        }
+        if costs.state_elements > 0.0 {
+            let bytes = costs.state_elements * part.layers * 8.0;
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: bytes / rates.bandwidth,
+                factors: backend("d.state", rates),
+            });
+        }
+    }
+    if work.devices > 1.0 {
+        let rates = &work.parts[0].rates;
+        terms.push(Term {
+            lane: Lane::Alone,
+            cpu: rates.backend == "cpu",
+            quantity: (work.devices - 1.0) * 1e-4,
+            factors: backend("d.hop", rates),
+        });
+    }
+    terms.retain(|term| term.quantity > 0.0);
+    terms
+}
+
+/// The terms of one token of a prompt.
+pub fn prefill(work: &Work) -> Vec<Term> {
+    let costs = work.costs;
+    let batch = work.ubatch.min(work.tokens).max(1.0);
+    let streams = work.parts[0].rates.backend != "cpu" && batch >= OFFLOAD_BATCH;
+    let mut terms = Vec::new();
+    for part in &work.parts {
+        let copied = part.rates.backend == "cpu" && streams;
+        // Layers of the host in a large batch: their weights are copied, the GPU computes.
+        let rates = if copied { &work.parts[0].rates } else { &part.rates };
+        let launch = join(&[levels("p.launch", rates), work.aged("p.launch.age", rates)]);
+        let count = costs.layers * part.layers + costs.expert_layers * part.experts;
+        let each = if rates.backend == "cpu" { 2e-6 * rates.threads } else { 2e-5 };
+        terms.push(Term {
+            lane: Lane::Alone,
+            cpu: rates.backend == "cpu",
+            quantity: count * each / batch,
+            factors: launch,
+        });
+        for (weights, share, expert) in pieces(costs, part) {
+            if costs.output.as_ref().is_some_and(|output| std::ptr::eq(output, weights)) {
+                // Only the last token of a prompt needs its output.
+                terms.push(Term {
+                    lane: Lane::Alone,
+                    cpu: rates.backend == "cpu",
+                    quantity: weights.bytes / rates.bandwidth / work.tokens,
+                    factors: vec![("p.read".into(), 1.0)],
+                });
+                continue;
+            }
+            let (used, read) = if expert { (costs.experts_active(), costs.experts_read(batch)) } else { (1.0, 1.0) };
+            let mut matmul = join(&[
+                levels("p.matmul", rates),
+                Work::kinds("p.matmul", &weights.kind, rates),
+                work.fork("p.matmul", &weights.kind, rates),
+                work.aged("p.matmul.age", rates),
+                vec![(format!("p.matmul.unit.{}", rates.unit), 1.0)],
+                vec![(format!("p.matmul.unit.{}/{}", rates.unit, rates.backend), 1.0)],
+                vec![(format!("p.matmul@{}", rates.architecture), 1.0)],
+                vec![(format!("p.matmul.{}/{}/{}", class(&weights.kind), rates.backend, rates.architecture), 1.0)],
+            ]);
+            if rates.power != 0.0 {
+                matmul.push(("p.matmul.power".into(), rates.power));
+            }
+            if rates.unified && rates.unit != "simdgroup" && rates.unit != "neural" && rates.unit != "cpu" {
+                // It shares its power with a CPU.
+                matmul.push(("p.matmul.unified".into(), 1.0));
+            }
+            if rates.size != 0.0 && expert {
+                matmul.push(("p.matmul.size.experts".into(), rates.size));
+            }
+            if rates.matrix != 0.0 && rates.unit != "unused" {
+                matmul.push(("p.matmul.rate".into(), rates.matrix));
+                matmul.push((format!("p.matmul.rate/{}", rates.backend), rates.matrix));
+            }
+            let operations = 2.0 * weights.parameters * share / rates.arithmetic;
+            let experts = if expert { backend("p.matmul.experts", rates) } else { Vec::new() };
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: operations * used,
+                factors: join(&[matmul.clone(), experts]),
+            });
+            // Rows of tiles that a small batch, or an expert's share of one, leaves empty.
+            let (tile, name) = if expert { (32.0, "p.fill.experts") } else { (64.0, "p.fill") };
+            let fill = join(&[matmul, backend(name, rates)]);
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: operations * read * tile / batch,
+                factors: fill,
+            });
+            let bytes = weights.bytes * share * read / batch;
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: bytes / rates.bandwidth,
+                factors: vec![("p.read".into(), 1.0)],
+            });
+            if copied {
+                terms.push(Term {
+                    lane: Lane::Alone,
+                    cpu: rates.backend == "cpu",
+                    quantity: bytes / rates.bus,
+                    factors: vec![("p.copy".into(), 1.0)],
+                });
+            }
+        }
+        // What passes between the matrices: norms, gates, residuals, some 60 bytes per width and layer.
+        let passing = costs.layers * part.layers * costs.width * 60.0 / rates.bandwidth;
+        terms.push(Term {
+            lane: Lane::Alone,
+            cpu: rates.backend == "cpu",
+            quantity: passing,
+            factors: backend("p.passing", rates),
+        });
+        if costs.expert_layers > 0.0 {
+            // And between the experts' matrices, in F32, once for each expert in use.
+            let each = costs.experts_used * (3.0 * costs.expert_width + 2.0 * costs.width) * 8.0;
+            let quantity = costs.expert_layers * part.experts * each / rates.bandwidth;
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity,
+                factors: backend("p.passing.experts", rates),
+            });
+        }
+        for attention in &costs.attention {
+            let seen = attention.layers * part.layers * context(attention, work.depth, work.tokens);
+            let mut products = join(&[
+                levels("p.attention", rates),
+                vec![(format!("p.attention.unit.{}", rates.unit), 1.0)],
+                work.aged("p.attention.age", rates),
+            ]);
+            if attention.head_size > 128.0 {
+                products.extend(backend("p.attention.wide", rates));
+            }
+            if attention.head_size < 128.0 {
+                products.extend(backend("p.attention.narrow", rates));
+            }
+            if !work.flash_attention {
+                products.extend(backend("p.attention.plain", rates));
+            }
+            terms.push(Term {
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: 2.0 * seen * attention.products / rates.arithmetic,
+                factors: products,
+            });
+            if !work.flash_attention {
+                // The matrix of scores is written, masked, normalized and read.
+                let scores = seen * attention.heads * 20.0 / rates.bandwidth;
+                terms.push(Term {
+                    lane: Lane::Alone,
+                    cpu: rates.backend == "cpu",
+                    quantity: scores,
+                    factors: backend("p.scores", rates),
+                });
+            }
+        }
+        if costs.state_elements > 0.0 {
+            let scan = costs.state_elements * part.layers * 8.0 / rates.arithmetic;
+            let mut factors = backend("p.scan", rates);
+            factors.push((format!("p.scan.{}", costs.architecture), 1.0));
+            terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: scan, factors });
+        }
+    }
+    if work.devices > 1.0 {
+        let rates = &work.parts[0].rates;
+        let hop = Term {
+            lane: Lane::Alone,
+            cpu: rates.backend == "cpu",
+            quantity: (work.devices - 1.0) * 2e-3 / batch,
+            factors: backend("p.hop", rates),
+        };
+        terms.push(hop);
+    }
+    terms.retain(|term| term.quantity > 0.0);
+    terms
+}

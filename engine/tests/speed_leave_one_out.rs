@@ -1,0 +1,50 @@
+//! The figures of the speed priors, computed again from the committed measurements: each device predicted by what is
+//! learnt from all others. Arithmetic only; nothing is timed.
+
+#[path = "../examples/fit_speed/data.rs"]
+mod data;
+#[path = "../examples/fit_speed/evaluate.rs"]
+mod evaluate;
+#[path = "../examples/fit_speed/fit.rs"]
+mod fit;
+
+use data::Row;
+use evaluate::Figures;
+use muster_engine::speed::Priors;
+
+#[test]
+fn priors_predict_devices_that_they_were_not_learnt_from() {
+    let data = data::read().expect("the data files are whole");
+    assert_eq!((data.rows.len(), data.left_out.len()), (722, 2), "OpenCL's two rows are left out");
+    let (priors, judged) = evaluate::run(&data);
+    assert_eq!(priors.to_json(), Priors::shipped().to_json(), "run the example fit_speed with --write");
+    let figures = |pass: &dyn Fn(&Row) -> bool| Figures::of(&judged, pass).expect("rows");
+    for (name, pass, median, p90) in CLAIMS {
+        let found = figures(pass);
+        println!(
+            "{name}: {} rows, {} devices, {:.1} / {:.1} %",
+            found.rows,
+            found.devices,
+            found.median * 100.0,
+            found.p90 * 100.0
+        );
+        assert!(found.median <= *median, "{name}: median {:.3}", found.median);
+        assert!(found.p90 <= *p90, "{name}: p90 {:.3}", found.p90);
+    }
+    for decode in [true, false] {
+        let held = figures(&|row| row.decode == decode).held;
+        assert!((0.75..=0.88).contains(&held), "80 % intervals hold {held:.3}");
+    }
+}
+
+/// Whether a row counts.
+type Pass = fn(&Row) -> bool;
+
+/// Medians and ninth deciles that docs/benchmarks.md claims, rounded up.
+const CLAIMS: &[(&str, &Pass, f64, f64)] = &[
+    ("decode", &((|row| row.decode) as Pass), 0.11, 0.50),
+    ("decode on GPUs", &((|row| row.decode && row.backend != muster_engine::speed::Backend::Cpu) as Pass), 0.09, 0.40),
+    ("decode, CUDA", &((|row| row.decode && row.backend.name() == "cuda") as Pass), 0.08, 0.30),
+    ("prefill", &((|row| !row.decode) as Pass), 0.20, 1.60),
+    ("prefill, Metal", &((|row| !row.decode && row.backend.name() == "metal") as Pass), 0.05, 0.30),
+];
