@@ -4,12 +4,14 @@
 #   make test            build, then run every test
 #   make lint            format, clippy with warnings as errors, dependency rules, shell scripts
 #   make bench           measure what docs/benchmarks.md quotes (minutes)
+#   make check-vulkan    compare dry runs with what a real Vulkan device takes, byte for byte (a build of its own, 20 CPU-minutes);
+#                        VULKAN_DEVICE=N takes this machine's Nth GPU instead of Mesa's software device
 #   make check-dynamic   run the engine's tests with backends chosen at run time (a build of its own, many minutes)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: demo test lint bench setup build check-dynamic
+.PHONY: demo test lint bench setup build check-vulkan check-dynamic
 
 CARGO := cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
@@ -36,6 +38,17 @@ lint: setup
 
 bench: build
 	@exec $(TARGET_DIR)/debug/muster-bench
+
+check-vulkan: setup
+	.ci/setup-vulkan $(TARGET_DIR)/vulkan-sdk
+	source $(TARGET_DIR)/vulkan-sdk/env
+	# llama.cpp leaves software devices alone unless they are named.
+	export GGML_VK_VISIBLE_DEVICES=$(or $(VULKAN_DEVICE),0)
+	if [[ -z "$(VULKAN_DEVICE)" ]]; then
+		VK_DRIVER_FILES=$$(compgen -G '/usr/share/vulkan/icd.d/lvp_icd*.json')
+		export VK_DRIVER_FILES
+	fi
+	$(CARGO) test --workspace --locked --features muster-engine/vulkan --target-dir $(TARGET_DIR)/vulkan --test vulkan -- --nocapture
 
 check-dynamic: setup
 	export RUSTFLAGS=""

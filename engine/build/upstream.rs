@@ -166,12 +166,22 @@ const VULKAN: &[(&str, &[Piece])] = &[
     ("ggml/src/ggml-vulkan/ggml-vulkan.cpp", &[Block("static bool ggml_backend_vk_device_offload_op(")]),
 ];
 
-/// Writes `upstream_cuda.inc`, `upstream_metal.inc` and `upstream_vulkan.inc` into `out`.
+/// How tensors are spread over buffers, for every backend.
+const BUFFERS: &[(&str, &[Piece])] = &[(
+    "ggml/src/ggml-backend.cpp",
+    &[
+        Block("struct ggml_backend_buft_alloc_buffer_n_plan_item {"),
+        Lines("using ggml_backend_buft_alloc_buffer_n_plan_t "),
+        Block("static ggml_backend_buft_alloc_buffer_n_plan_t ggml_backend_buft_alloc_buffer_n_plan("),
+    ],
+)];
+
+/// Writes `upstream_cuda.inc`, `upstream_metal.inc`, `upstream_vulkan.inc` and `upstream_buffers.inc` into `out`.
 ///
 /// # Errors
 /// Names the piece that `sources` (the folder `llama.cpp`) does not have.
 pub fn cut(sources: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
-    for (name, files) in [("cuda", CUDA), ("metal", METAL), ("vulkan", VULKAN)] {
+    for (name, files) in [("cuda", CUDA), ("metal", METAL), ("vulkan", VULKAN), ("buffers", BUFFERS)] {
         let mut text = String::new();
         if name == "cuda" {
             flash_attention_instances(sources, &mut text)?;

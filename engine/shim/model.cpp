@@ -368,7 +368,7 @@ size_t ms_model_memory(const ms_model * model, ms_memory * out, size_t capacity)
             }
             all[place].model += used.model;
             all[place].context += used.context;
-            all[place].compute += used.compute;
+            all[place].compute += ms_phantom_allocated(type, used.compute);
         }
         std::copy_n(all.begin(), std::min(capacity, all.size()), out);
         return all.size();

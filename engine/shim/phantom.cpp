@@ -18,6 +18,8 @@
 
 namespace {
 
+#include "upstream_buffers.inc"
+
 // One registry for each backend, because a backend is known by the name of its registry.
 struct registry {
     const phantom_rules *    rules;
@@ -76,6 +78,15 @@ bool is_of_mixed_batch(const ggml_tensor * op) {
 
 bool supports_op(ggml_backend_dev_t device, const ggml_tensor * op) {
     return !(earlier_graphs && is_of_mixed_batch(op)) && phantom_of(device)->rules->supports_op(device, op);
+}
+
+// A dry run asks for the sum of the buffers that tensors would be spread over.
+size_t host_size(ggml_backend_buffer_type_t type, ggml_tensor ** tensors, int count) {
+    size_t total = 0;
+    for (const auto & buffer : ggml_backend_buft_alloc_buffer_n_plan(type, tensors, count)) {
+        total += buffer.size + of(type)->rules->host_more;
+    }
+    return total;
 }
 
 void optimize(ggml_backend_t backend, ggml_cgraph * graph, ggml_backend_graph_optimize_params * params) {
@@ -157,6 +168,7 @@ void fill_host(registry & home) {
     home.host.iface.get_alignment  = rules.host_alignment ? rules.host_alignment : cpu->iface.get_alignment;
     home.host.iface.get_max_size   = rules.host_max_size;
     home.host.iface.get_alloc_size = cpu->iface.get_alloc_size;
+    home.host.iface.get_alloc_size_n = host_size;
     home.host.iface.is_host        = cpu->iface.is_host;
 }
 
@@ -203,6 +215,15 @@ const char * phantom_host_buffer_name(ggml_backend_buffer_type_t type) {
 
 const std::vector<ggml_backend_dev_t> & ms_phantom_devices() {
     return devices;
+}
+
+size_t ms_phantom_allocated(ggml_backend_buffer_type_t type, size_t size) {
+    if (size == 0 || type->iface.get_name != phantom_host_buffer_name) {
+        return size;
+    }
+    // A compute buffer is one, unless it is larger than one can be; then it is at least so many.
+    const size_t largest = ggml_backend_buft_get_max_size(type);
+    return size + (1 + (size - 1) / largest) * of(type)->rules->host_more;
 }
 
 bool ms_phantoms_register(const ms_phantom * wanted, size_t count, bool as_earlier_builds, ms_error * error) {

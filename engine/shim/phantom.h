@@ -10,3 +10,6 @@ constexpr size_t MS_MAX_DEVICES = 16;
 
 // In the order of registering.
 const std::vector<ggml_backend_dev_t> & ms_phantom_devices();
+
+// What so large a compute buffer is when it is really allocated: pinned memory of some backends is more than was asked for.
+size_t ms_phantom_allocated(ggml_backend_buffer_type_t type, size_t size);

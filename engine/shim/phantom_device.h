@@ -45,6 +45,9 @@ struct phantom_rules {
     // Reorders the nodes and keeps tensors longer, both of which change what a graph takes. `backend->context` is the
     // phantom.
     void (*graph_optimize)(ggml_backend_t backend, ggml_cgraph * graph, ggml_backend_graph_optimize_params * params);
+
+    // Bytes that each real buffer of pinned memory has beyond what was asked for; llama.cpp counts them.
+    size_t host_more;
 };
 
 extern const phantom_rules phantom_cuda;

@@ -143,8 +143,8 @@ void add(phantom & device) {
     vk_device_struct made         = {};
     made.properties.limits        = limits_of(device.capability);
     made.idx                      = (size_t) device.device;
-    made.max_buffer_size          = made.properties.limits.maxStorageBufferRange;
-    made.suballocation_block_size = std::min<uint64_t>((uint64_t) 1 << 30, made.max_buffer_size);
+    made.max_buffer_size          = UINT32_MAX;
+    made.suballocation_block_size = (uint64_t) 1 << 30; // llama.cpp's own limit; all these drivers allow more
     made.fp16                     = true;
     // Tensors over 4 GiB: where the driver has VK_EXT_shader_64bit_indexing, they stay on the GPU.
     made.shader_64b_indexing           = device.capability != MESA;
@@ -152,7 +152,7 @@ void add(phantom & device) {
     made.buffer_device_address         = true;
     made.subgroup_basic                = true;
     made.subgroup_arithmetic           = true;
-    made.subgroup_require_full_support = device.capability != MESA;
+    made.subgroup_require_full_support = true;
     made.subgroup_shuffle              = true;
     made.subgroup_vote                 = true;
     made.vulkan_memory_model           = true;
@@ -219,4 +219,6 @@ const phantom_rules phantom_vulkan = {
         upstream.context      = &context;
         ggml_vk_graph_optimize(&upstream, graph, params);
     },
+    // ggml_backend_vk_host_buffer_type_alloc_buffer: "Behave like the CPU buffer type".
+    /* .host_more      = */ 32,
 };

@@ -5,7 +5,7 @@
 //! than e⁻¹⁶; mean and its standard error; percentiles by linear interpolation. Unlike there, the source's logarithms of
 //! probabilities are exact unless [`Precision::SixteenBit`] asks for the 16 bits in which that program keeps them. Pure.
 
-use muster_proto::{Divergence, Estimate};
+use muster_proto::{Divergence, Statistic};
 
 /// How the source's logarithms of probabilities are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,12 +109,12 @@ impl Tally {
         self.same_top += u64::from(same_top);
     }
 
-    fn estimate(&self, index: usize) -> Estimate {
+    fn estimate(&self, index: usize) -> Statistic {
         let count = self.divergences.len() as f64;
         let value = self.sum[index] / count;
         let variance = self.squares[index] / count - value * value;
         let error = if variance > 0.0 && count > 1.0 { (variance / (count - 1.0)).sqrt() } else { 0.0 };
-        Estimate { value, error }
+        Statistic { value, error }
     }
 
     /// Mean KL divergence until now; 0 before the first position.
@@ -132,7 +132,7 @@ impl Tally {
         let (source, candidate) = (self.estimate(1), self.estimate(2));
         let covariance = (self.product / count - source.value * candidate.value) / (count - 1.0);
         let variance = source.error * source.error + candidate.error * candidate.error - 2.0 * covariance;
-        let perplexity = |loss: Estimate| Estimate { value: loss.value.exp(), error: loss.value.exp() * loss.error };
+        let perplexity = |loss: Statistic| Statistic { value: loss.value.exp(), error: loss.value.exp() * loss.error };
         let same = self.same_top as f64 / count;
         Some(Divergence {
             positions: self.divergences.len() as u64,
@@ -142,10 +142,10 @@ impl Tally {
             p99: percentile(&self.divergences, 0.99),
             p999: percentile(&self.divergences, 0.999),
             largest: percentile(&self.divergences, 1.0),
-            same_top: Estimate { value: same, error: (same * (1.0 - same) / (count - 1.0)).sqrt() },
+            same_top: Statistic { value: same, error: (same * (1.0 - same) / (count - 1.0)).sqrt() },
             perplexity: perplexity(candidate),
             source_perplexity: perplexity(source),
-            log_ratio: Estimate { value: candidate.value - source.value, error: variance.max(0.0).sqrt() },
+            log_ratio: Statistic { value: candidate.value - source.value, error: variance.max(0.0).sqrt() },
         })
     }
 }

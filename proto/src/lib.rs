@@ -48,6 +48,6 @@ pub use observed::{Deployment, DeploymentState, Measured, Observed, Transfer};
 pub use plan::{Assignment, Candidate, Closeness, MachinePlan, Plan, Rejection, RejectionReason};
 pub use policy::{Policy, PolicyError, RolePolicy};
 pub use protocol::{PROTOCOL_VERSION, ProtocolError, check_peer_protocol};
-pub use quality::{Divergence, Estimate, Quality};
+pub use quality::{Divergence, Quality, Statistic};
 pub use timestamp::Timestamp;
 pub use units::{Bytes, BytesPerSecond, ContextTokens, TokensPerSecond};

@@ -41,7 +41,7 @@ pub struct Divergence {
     /// Tokens that were scored.
     pub positions: u64,
     /// Mean KL divergence from the source's distribution; 0 is the same.
-    pub mean: Estimate,
+    pub mean: Statistic,
     /// Half of the tokens diverge less.
     pub median: f64,
     /// 90 of 100 diverge less.
@@ -53,18 +53,18 @@ pub struct Divergence {
     /// The most that any token diverges.
     pub largest: f64,
     /// Share of tokens at which both find the same one likeliest, 0 to 1.
-    pub same_top: Estimate,
+    pub same_top: Statistic,
     /// Perplexity of the artifact.
-    pub perplexity: Estimate,
+    pub perplexity: Statistic,
     /// Perplexity of the source.
-    pub source_perplexity: Estimate,
+    pub source_perplexity: Statistic,
     /// Logarithm of the first over the second; may be below 0.
-    pub log_ratio: Estimate,
+    pub log_ratio: Statistic,
 }
 
 /// A mean and its standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
+pub struct Statistic {
     /// The mean.
     pub value: f64,
     /// Its standard error.

@@ -64,13 +64,13 @@ pub fn sort<T>(items: &mut [T], artifact: impl Fn(&T) -> &Artifact) {
 
 #[cfg(test)]
 mod tests {
-    use muster_proto::{ArtifactSource, Bytes, ContextTokens, Divergence, Estimate};
+    use muster_proto::{ArtifactSource, Bytes, ContextTokens, Divergence, Statistic};
     use proptest::prelude::*;
 
     use super::*;
 
     fn artifact(number: u8, bits: f64, divergence: Option<f64>, text: &str) -> Artifact {
-        let mean = |value| Divergence { mean: Estimate { value, error: 0.0 }, ..Divergence::default() };
+        let mean = |value| Divergence { mean: Statistic { value, error: 0.0 }, ..Divergence::default() };
         Artifact {
             digest: ModelDigest::new([number; 32]),
             quantization: format!("q{number}"),

@@ -7,8 +7,8 @@ use muster_controller::desired::same_intent;
 use muster_controller::plan::{PlanArtifact, PlanInput, PlanMachine, PlanModel, Sizing, plan};
 use muster_proto::{
     Artifact, ArtifactSource, AssignmentId, BenchModel, BenchPoint, Benchmark, Bytes, ContextTokens, Cpu, Device,
-    DeviceKind, DeviceMemory, Disk, Divergence, Estimate, Inventory, MachineId, Memory, MemoryNeed, ModelDigest, Os,
-    Plan, Policy, Quality, RejectionReason, RolePolicy, Spread, Timestamp, TokensPerSecond,
+    DeviceKind, DeviceMemory, Disk, Divergence, Inventory, MachineId, Memory, MemoryNeed, ModelDigest, Os, Plan,
+    Policy, Quality, RejectionReason, RolePolicy, Spread, Statistic, Timestamp, TokensPerSecond,
 };
 use proptest::prelude::*;
 
@@ -136,7 +136,7 @@ fn a_measured_quality_decides_and_the_reason_has_both_figures() {
             context: ContextTokens::new(512),
             chunks: 8,
             engine_build: "b".to_owned(),
-            divergence: Divergence { mean: Estimate { value, error: 0.0 }, ..Divergence::default() },
+            divergence: Divergence { mean: Statistic { value, error: 0.0 }, ..Divergence::default() },
         });
         made
     };

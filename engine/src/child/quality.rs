@@ -78,7 +78,7 @@ pub fn run(request: &wire::Quality, id: u64, outbox: &Outbox) -> Result<Reply, S
     let found = positions.finish().ok_or("fewer than 100 tokens were scored: take a longer text")?;
     outbox.progress(id, 1.0, "");
     let estimate =
-        |estimate: muster_proto::Estimate| Some(wire::Estimate { value: estimate.value, error: estimate.error });
+        |estimate: muster_proto::Statistic| Some(wire::Statistic { value: estimate.value, error: estimate.error });
     Ok(Reply::Divergence(wire::Divergence {
         positions: found.positions,
         mean: estimate(found.mean),

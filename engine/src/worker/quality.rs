@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use muster_proto::{ContextTokens, Divergence, Estimate};
+use muster_proto::{ContextTokens, Divergence, Statistic};
 
 use super::jobs::{Step, once};
 use super::{WorkerCommand, WorkerError, convert};
@@ -102,9 +102,9 @@ pub async fn quality(
 }
 
 fn divergence(found: wire::Divergence) -> Divergence {
-    let estimate = |estimate: Option<wire::Estimate>| {
-        let wire::Estimate { value, error } = estimate.unwrap_or_default();
-        Estimate { value, error }
+    let estimate = |estimate: Option<wire::Statistic>| {
+        let wire::Statistic { value, error } = estimate.unwrap_or_default();
+        Statistic { value, error }
     };
     Divergence {
         positions: found.positions,

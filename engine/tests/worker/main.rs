@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod deaths;
+mod dry_runs;
 mod generating;
 mod jobs;
 mod maker;
 mod malformed;
 mod quality;
 mod quantizing;
+#[path = "../small_models/mod.rs"]
+mod small_models;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

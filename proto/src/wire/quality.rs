@@ -3,7 +3,7 @@
 use bytes::Bytes as RawBytes;
 
 use super::error::{ConversionError, figure, from_reference, identity, required, text};
-use crate::{ContextTokens, Divergence, Estimate, Quality, wire};
+use crate::{ContextTokens, Divergence, Quality, Statistic, wire};
 
 impl From<Quality> for wire::Quality {
     fn from(value: Quality) -> Self {
@@ -34,17 +34,17 @@ impl TryFrom<wire::Quality> for Quality {
     }
 }
 
-impl From<Estimate> for wire::Estimate {
-    fn from(value: Estimate) -> Self {
-        let Estimate { value, error } = value;
+impl From<Statistic> for wire::Statistic {
+    fn from(value: Statistic) -> Self {
+        let Statistic { value, error } = value;
         Self { value, error }
     }
 }
 
-impl TryFrom<wire::Estimate> for Estimate {
+impl TryFrom<wire::Statistic> for Statistic {
     type Error = ConversionError;
-    fn try_from(message: wire::Estimate) -> Result<Self, ConversionError> {
-        let wire::Estimate { value, error } = message;
+    fn try_from(message: wire::Statistic) -> Result<Self, ConversionError> {
+        let wire::Statistic { value, error } = message;
         Ok(Self { value: finite("value", value)?, error: figure("error", error)? })
     }
 }
@@ -117,4 +117,4 @@ impl TryFrom<wire::Divergence> for Divergence {
     }
 }
 
-from_reference!(Quality, Divergence, Estimate);
+from_reference!(Quality, Divergence, Statistic);

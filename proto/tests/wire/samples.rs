@@ -8,9 +8,9 @@ use muster_proto::{
     AdminRecord, Artifact, ArtifactSource, AssignmentId, AuditEvent, BenchModel, BenchPoint, Benchmark, Bytes,
     BytesPerSecond, CaFingerprint, Candidate, ContextTokens, ControllerStatus, Cpu, Deployment, DeploymentState,
     DesiredAssignment, DesiredState, Device, DeviceKind, DeviceMemory, Disk, Divergence, EngineSettings,
-    EnrolmentState, Estimate, FlashAttention, Inventory, KvType, Machine, MachineId, MachinePlan, Measured, Memory,
-    MemoryNeed, Model, ModelDigest, Observed, Os, Plan, PolicyRecord, Prediction, ProbeFailure, Quality, Rejection,
-    RejectionReason, Spread, Timestamp, TokenId, TokenRecord, TokensPerSecond, Transfer, wire,
+    EnrolmentState, FlashAttention, Inventory, KvType, Machine, MachineId, MachinePlan, Measured, Memory, MemoryNeed,
+    Model, ModelDigest, Observed, Os, Plan, PolicyRecord, Prediction, ProbeFailure, Quality, Rejection,
+    RejectionReason, Spread, Statistic, Timestamp, TokenId, TokenRecord, TokensPerSecond, Transfer, wire,
 };
 
 pub fn moment(second: i64) -> Timestamp {
@@ -434,7 +434,7 @@ pub fn import_request() -> Vec<wire::ImportModelRequest> {
 
 /// A quality, as no message of the first version carries one.
 pub fn quality() -> Quality {
-    let estimate = |value, error| Estimate { value, error };
+    let estimate = |value, error| Statistic { value, error };
     Quality {
         source: ModelDigest::new([0xaa; 32]),
         text: "muster-text-1".into(),
