@@ -147,7 +147,7 @@ pub async fn llama(command: &WorkerCommand, folder: &Path) -> Vec<Model> {
                 source: bundled.clone(),
                 target: target.clone(),
                 quantization: quantization.into(),
-                threads: None,
+                ..QuantizeRequest::default()
             };
             quantize(command, request, |_| {}).await.unwrap();
             target
