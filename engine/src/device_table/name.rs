@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::KnownDevice;
 
 /// Words that say whose product it is and tell no two devices apart.
-const BRANDS: [&str; 22] = [
+const BRANDS: [&str; 23] = [
     "nvidia",
     "amd",
     "ati",
@@ -32,6 +32,7 @@ const BRANDS: [&str; 22] = [
     "inc",
     "generation",
     "series",
+    "cpu",
 ];
 /// Names in an answer to an unknown one.
 const NEAREST: usize = 5;
@@ -100,14 +101,11 @@ fn has_memory(spelling: &BTreeSet<String>) -> bool {
 /// brackets.
 fn spellings(device: &KnownDevice) -> Vec<BTreeSet<String>> {
     let name = device.name.to_lowercase();
-    let mut spellings = vec![words(&device.key), words(&name), words(&without_brackets(&name))];
-    spellings.extend(name.split(['/', '(', ')', ',']).map(words));
-    if device.is_cpu() {
-        // A processor is asked for with the word, or by a name that no graphics share.
-        spellings.iter_mut().skip(1).for_each(|spelling| {
-            spelling.insert("cpu".into());
-        });
-        spellings.push(words(name.split(',').next().unwrap_or_default()));
+    let mut spellings = vec![words(&device.key), words(&name)];
+    // Of a laptop's chip, the brackets say that it is one.
+    if !name.contains("laptop") {
+        spellings.push(words(&without_brackets(&name)));
+        spellings.extend(name.split(['/', '(', ')', ',']).map(words));
     }
     spellings.retain(|spelling| {
         spelling
@@ -296,7 +294,7 @@ mod tests {
     fn unknown_and_ambiguous_names_give_the_nearest() {
         let nearest = |name: &str| find(name).expect_err("not one device").nearest;
         assert!(nearest("RTX 4095").iter().any(|key| key.starts_with("rtx-409")), "{:?}", nearest("RTX 4095"));
-        assert!(nearest("A100").iter().all(|key| key.starts_with("a10")), "{:?}", nearest("A100"));
+        assert!(nearest("A100")[..3].iter().all(|key| key.starts_with("a100")), "{:?}", nearest("A100"));
         assert_eq!(nearest("Apple M4 Max")[..2], ["m4-max-32c", "m4-max-40c"]);
         assert!(!nearest("").is_empty());
         assert!(!nearest("RTX").is_empty());
