@@ -59,11 +59,16 @@ pub(super) fn find<'a>(name: &str, devices: &'a [KnownDevice]) -> Result<&'a Kno
         if asked.iter().all(|word| is_brand(word) || memory_gib(word).is_some()) {
             continue;
         }
-        let mut matches: Vec<(u32, &KnownDevice)> =
-            devices.iter().filter_map(|device| Some((distance(&asked, device)?, device))).collect();
+        // A chip's name alone means its graphics.
+        let mut matches: Vec<(u32, &KnownDevice)> = devices
+            .iter()
+            .filter_map(|device| {
+                Some((2 * distance(&asked, device)? + u32::from(device.is_cpu() && !asked.contains("cpu")), device))
+            })
+            .collect();
         matches.sort_by_key(|(distance, _)| *distance);
         match matches.as_slice() {
-            [(best, device), rest @ ..] if *best <= 1 && rest.first().is_none_or(|(next, _)| next > best) => {
+            [(best, device), rest @ ..] if *best <= 3 && rest.first().is_none_or(|(next, _)| next > best) => {
                 return Ok(device);
             }
             _ => {}
