@@ -160,6 +160,9 @@ fn interval(seconds: f64, spread: Spread) -> Result<Interval, SpeedError> {
 ///
 /// # Errors
 /// See [`SpeedError`].
+///
+/// # Panics
+/// Never: the usual host is in the data file, which is tested.
 pub fn work<'a>(question: &SpeedQuestion<'a>, decode: bool) -> Result<Work<'a>, SpeedError> {
     let placement = question.placement;
     let mut parts = Vec::new();

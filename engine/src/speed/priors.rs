@@ -97,6 +97,9 @@ impl Priors {
     }
 
     /// Writes the data file: sorted, rounded to five decimals, so that the same fit gives the same bytes.
+    ///
+    /// # Panics
+    /// Never: a tree of numbers has a text.
     pub fn to_json(&self) -> String {
         let round = |number: f64| (number * 1e5).round() / 1e5;
         let spreads = |table: &BTreeMap<String, Spread>| -> Map<String, Value> {
