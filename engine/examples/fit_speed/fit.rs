@@ -215,9 +215,7 @@ fn freedom(name: &str) -> f64 {
     let level = name.matches('/').count();
     if name.contains(".size") {
         0.3
-    } else if name.contains(".power") {
-        0.4
-    } else if name.contains(".age") {
+    } else if name.contains(".power") || name.contains(".age") {
         0.4
     } else if name.contains("attention") && level < 2 {
         0.6

@@ -110,7 +110,7 @@ pub fn estimate_with(question: &SpeedQuestion, priors: &Priors) -> Result<Speed,
             // Each calibrated part by its own measurements; the rest by the priors.
             seconds = calibrated(question, &work, decode, priors);
             if calibrations.len() == parts {
-                spread = priors.spread(decode, "calibrated");
+                spread = spread.narrower(priors.spread(decode, "calibrated"));
             }
         }
         if question.host.is_none() && question.placement.host_layers + question.placement.host_experts > 0.0 {
@@ -160,6 +160,9 @@ fn interval(seconds: f64, spread: Spread) -> Result<Interval, SpeedError> {
 ///
 /// # Errors
 /// See [`SpeedError`].
+///
+/// # Panics
+/// Never: the usual host is in the data file, which is tested.
 pub fn work<'a>(question: &SpeedQuestion<'a>, decode: bool) -> Result<Work<'a>, SpeedError> {
     let placement = question.placement;
     let mut parts = Vec::new();

@@ -189,20 +189,15 @@ pub(super) fn architecture(device: &KnownDevice) -> String {
 /// FP32 operations of a core and clock: two fused multiply-adds of eight lanes on x86 (llama.cpp's quantized products are
 /// AVX2 for most types, and AMD's AVX-512 takes two clocks); of four on Arm, and Apple's cores have four units.
 fn operations_per_clock(device: &KnownDevice, instructions: &str) -> f64 {
-    match (instructions, device.vendor) {
-        ("neon", Vendor::Apple) => 32.0,
-        ("neon", _) => 16.0,
-        _ => 32.0,
-    }
+    if instructions == "neon" && device.vendor != Vendor::Apple { 16.0 } else { 32.0 }
 }
 
 /// See [`Rates::matrix`]. By architecture, from the makers' white papers, since the table has gaps.
 fn matrix_ratio(device: &KnownDevice) -> f64 {
     let ratio: f64 = match architecture(device).as_str() {
-        "A100" | "RDNA4" | "CDNA1" | "CDNA2" | "Alchemist" | "Battlemage" | "Xe2" => 8.0,
+        // Half of Hopper's rate needs instructions (`wgmma`) that llama.cpp does not use.
+        "A100" | "Hopper" | "RDNA4" | "CDNA1" | "CDNA2" | "Alchemist" | "Battlemage" | "Xe2" => 8.0,
         "CDNA3" => 16.0,
-        // Half of its rate needs instructions (`wgmma`) that llama.cpp does not use.
-        "Hopper" => 8.0,
         _ => 4.0,
     };
     (ratio / 4.0).ln()

@@ -17,6 +17,12 @@ pub struct Spread {
 }
 
 impl Spread {
+    /// The narrower of both, on each side.
+    #[must_use]
+    pub fn narrower(self, other: Self) -> Self {
+        Self { slower: self.slower.min(other.slower), faster: self.faster.min(other.faster) }
+    }
+
     /// Wider by something independent of it.
     #[must_use]
     pub fn widened(self, by: f64) -> Self {
@@ -91,6 +97,9 @@ impl Priors {
     }
 
     /// Writes the data file: sorted, rounded to five decimals, so that the same fit gives the same bytes.
+    ///
+    /// # Panics
+    /// Never: a tree of numbers has a text.
     pub fn to_json(&self) -> String {
         let round = |number: f64| (number * 1e5).round() / 1e5;
         let spreads = |table: &BTreeMap<String, Spread>| -> Map<String, Value> {
