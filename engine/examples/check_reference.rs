@@ -57,7 +57,9 @@ async fn main() -> ExitCode {
             }
             let settings = EngineSettings { context: ContextTokens::new(512), ..EngineSettings::default() };
             let start = Instant::now();
-            let sized = size(&command, SizeRequest { path, settings, devices: Vec::new(), options: SizeOptions::default() }).await;
+            let sized =
+                size(&command, SizeRequest { path, settings, devices: Vec::new(), options: SizeOptions::default() })
+                    .await;
             slowest_size = slowest_size.max(start.elapsed());
             match sized {
                 Ok(sized) if sized.layers == model.shape.n_layer && sized.context_train == model.context() => {}

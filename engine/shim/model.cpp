@@ -176,8 +176,9 @@ void fit(parameters & out, const char * path, const ms_settings & settings) {
         out.model.tensor_split = out.split.data();
     }
     if (out.model.tensor_buft_overrides == overrides.data()) {
-        // Their patterns are static texts of llama.cpp's.
-        overrides.resize(1 + std::count_if(overrides.begin(), overrides.end(), [](const auto & o) { return o.pattern; }));
+        // Their patterns are static texts of llama.cpp's. What follows the first without one is of an earlier try.
+        const auto end = std::find_if(overrides.begin(), overrides.end(), [](const auto & one) { return !one.pattern; });
+        overrides.erase(std::next(end), overrides.end());
         out.overrides                   = overrides;
         out.model.tensor_buft_overrides = out.overrides.data();
     }
