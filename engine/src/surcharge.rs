@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn what_a_machine_showed_replaces_the_range() {
         let mib = Bytes::from_mib;
-        let own = Surcharge::observed(&[mib(310), mib(290), mib(300)]).unwrap();
+        let own = Surcharge::observed(&[mib(310), mib(290), mib(300)]).expect("there are three");
         assert_eq!((own.low, own.expected, own.high), (mib(290), mib(300), mib(310)));
         assert_eq!(own.basis, Basis::Observed(3));
         assert_eq!(Surcharge::observed(&[]), None);

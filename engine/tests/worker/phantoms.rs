@@ -66,10 +66,11 @@ async fn cuda_copies_a_quantized_cache_to_f16_where_its_kernel_needs_it() {
         let more =
             compute(&path, with(on, q8, 512), device()).await - compute(&path, with(on, f16, 512), device()).await;
         assert!((KV_F16 / 2..KV_F16 + 1024).contains(&more), "{backend:?} {capability}: {more}");
-        // One row: the vector kernel reads Q8_0 as it is, on every generation.
+        // One row: the vector kernel reads Q8_0 as it is. Volta takes it only where no four heads share a key.
         let (quantized, plain) =
             (compute(&path, with(on, q8, 1), device()).await, compute(&path, with(on, f16, 1), device()).await);
-        assert!(quantized < plain + KV_F16 / 2, "{backend:?} {capability}: {quantized} {plain}");
+        let copies = quantized > plain + KV_F16 / 2;
+        assert_eq!(copies, (backend, capability) == (PhantomBackend::Cuda, 700), "{backend:?} {capability}");
     }
     // Vulkan's copies are pools of the backend, outside of what llama.cpp counts.
     let vulkan = |kv| compute(&path, with(on, kv, 512), gpu(PhantomBackend::Vulkan, None));
