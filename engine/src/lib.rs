@@ -21,6 +21,7 @@ pub mod maker;
 pub mod random_model;
 pub mod reference;
 pub mod speed;
+pub mod surcharge;
 mod wire;
 pub mod worker;
 

@@ -115,11 +115,7 @@ pub fn size(request: &wire::Size) -> Result<Reply, String> {
     }
     let settings = request.settings.as_ref().ok_or("a size request without settings")?;
     let layout = layout_of(request.layout.as_ref());
-    let settings = settings_of(
-        settings,
-        0,
-        Some(DryRun { phantoms: !phantoms.is_empty(), options }),
-    );
+    let settings = settings_of(settings, 0, Some(DryRun { phantoms: !phantoms.is_empty(), options }));
     let model = ffi::Model::open(&path, &settings, &layout, |_| true)?;
     let facts = model.facts();
     Ok(Reply::Sized(wire::Sized {

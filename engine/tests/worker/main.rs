@@ -7,6 +7,9 @@ mod generating;
 mod jobs;
 mod maker;
 mod malformed;
+mod phantoms;
+#[path = "../../build/upstream.rs"]
+mod upstream;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@ use muster_engine::gguf::{GgufHeader, TensorType};
 use muster_engine::maker::{FactsError, ModelSpec, OutputMatrix, Quantization};
 use muster_engine::reference::{self, ModelRole, ReferenceModel};
 use muster_engine::worker::{
-    Made, MakeRequest, QuantizeRequest, SizeRequest, Weights, WorkerError, make_model, quantize, size,
+    Made, MakeRequest, QuantizeRequest, SizeOptions, SizeRequest, Weights, WorkerError, make_model, quantize, size,
 };
 use muster_proto::Bytes;
 use serde_json::{Map, Value, json};
@@ -215,7 +215,8 @@ async fn headers_of_every_architecture_size() {
             // Rounded to two digits behind the point of a billion, or to three.
             let error = (header.parameters() as f64 - published).abs();
             assert!(error < 6e6 + published * 0.01, "{}: {} parameters", model.id, header.parameters());
-            let request = SizeRequest { path, settings: settings(512, 1), devices: Vec::new() };
+            let request =
+                SizeRequest { path, settings: settings(512, 1), devices: Vec::new(), options: SizeOptions::default() };
             let sized = within(size(&command, request)).await.unwrap();
             assert_eq!((sized.layers, sized.context_train), (model.shape.n_layer, model.context()), "{}", model.id);
             assert_eq!(sized.experts, model.shape.n_expert.unwrap_or(0), "{}", model.id);
@@ -245,7 +246,12 @@ async fn random_models_of_every_architecture_load_and_decode() {
         );
         println!("{}: {} bytes", model.architecture, made.file_size.get());
         let (generator, loaded) = started(&path, settings(256, 1)).await;
-        let request = SizeRequest { path: path.clone(), settings: settings(256, 1), devices: Vec::new() };
+        let request = SizeRequest {
+            path: path.clone(),
+            settings: settings(256, 1),
+            devices: Vec::new(),
+            options: SizeOptions::default(),
+        };
         let sized = within(size(&command(), request)).await.unwrap();
         assert_eq!(sized.need, loaded.memory, "{}", model.architecture);
         // An encoder's every token is an output, and the worker asks for one output a sequence.
