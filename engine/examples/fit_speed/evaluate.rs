@@ -64,6 +64,7 @@ pub fn run(data: &Data) -> (Priors, Vec<Judged<'_>>) {
         for backend in ["cuda", "rocm", "vulkan", "metal", "cpu"] {
             table.insert(backend.into(), spread(Some(backend), None));
         }
+        table.insert("calibrated".into(), own_spread(&errors));
         for (row, error) in &errors {
             let spread = spread(Some(row.backend.name()), Some(&row.device.key));
             let held = (-spread.faster..=spread.slower).contains(error);
@@ -71,6 +72,26 @@ pub fn run(data: &Data) -> (Priors, Vec<Judged<'_>>) {
         }
     }
     (priors, judged)
+}
+
+/// How far a device's rows scatter around the middle of its other rows on the same backend: what stays uncertain once a
+/// benchmark of the device itself says by how much it differs from the priors.
+fn own_spread(errors: &[(&Row, f64)]) -> Spread {
+    let mut samples = Vec::new();
+    for (index, (row, error)) in errors.iter().enumerate() {
+        let same = |other: &Row| other.device.key == row.device.key && other.backend == row.backend;
+        let mut others: Vec<(f64, f64)> = errors
+            .iter()
+            .enumerate()
+            .filter(|(place, (other, _))| *place != index && same(other))
+            .map(|(_, (_, error))| (*error, 1.0))
+            .collect();
+        if !others.is_empty() {
+            let weight = 1.0 / (others.len() + 1) as f64;
+            samples.push((error - quantile(&mut others, 0.5), weight));
+        }
+    }
+    Spread { slower: quantile(&mut samples, 0.9).max(0.03), faster: (-quantile(&mut samples, 0.1)).max(0.03) }
 }
 
 /// The weighted quantile.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::KnownDevice;
 
 /// Words that say whose product it is and tell no two devices apart.
-const BRANDS: [&str; 22] = [
+const BRANDS: [&str; 23] = [
     "nvidia",
     "amd",
     "ati",
@@ -32,6 +32,7 @@ const BRANDS: [&str; 22] = [
     "inc",
     "generation",
     "series",
+    "cpu",
 ];
 /// Names in an answer to an unknown one.
 const NEAREST: usize = 5;
@@ -58,11 +59,16 @@ pub(super) fn find<'a>(name: &str, devices: &'a [KnownDevice]) -> Result<&'a Kno
         if asked.iter().all(|word| is_brand(word) || memory_gib(word).is_some()) {
             continue;
         }
-        let mut matches: Vec<(u32, &KnownDevice)> =
-            devices.iter().filter_map(|device| Some((distance(&asked, device)?, device))).collect();
+        // A chip's name alone means its graphics.
+        let mut matches: Vec<(u32, &KnownDevice)> = devices
+            .iter()
+            .filter_map(|device| {
+                Some((2 * distance(&asked, device)? + u32::from(device.is_cpu() && !asked.contains("cpu")), device))
+            })
+            .collect();
         matches.sort_by_key(|(distance, _)| *distance);
         match matches.as_slice() {
-            [(best, device), rest @ ..] if *best <= 1 && rest.first().is_none_or(|(next, _)| next > best) => {
+            [(best, device), rest @ ..] if *best <= 3 && rest.first().is_none_or(|(next, _)| next > best) => {
                 return Ok(device);
             }
             _ => {}
@@ -100,14 +106,11 @@ fn has_memory(spelling: &BTreeSet<String>) -> bool {
 /// brackets.
 fn spellings(device: &KnownDevice) -> Vec<BTreeSet<String>> {
     let name = device.name.to_lowercase();
-    let mut spellings = vec![words(&device.key), words(&name), words(&without_brackets(&name))];
-    spellings.extend(name.split(['/', '(', ')', ',']).map(words));
-    if device.is_cpu() {
-        // A processor is asked for with the word, or by a name that no graphics share.
-        spellings.iter_mut().skip(1).for_each(|spelling| {
-            spelling.insert("cpu".into());
-        });
-        spellings.push(words(name.split(',').next().unwrap_or_default()));
+    let mut spellings = vec![words(&device.key), words(&name)];
+    // Of a laptop's chip, the brackets say that it is one.
+    if !name.contains("laptop") {
+        spellings.push(words(&without_brackets(&name)));
+        spellings.extend(name.split(['/', '(', ')', ',']).map(words));
     }
     spellings.retain(|spelling| {
         spelling
@@ -296,7 +299,7 @@ mod tests {
     fn unknown_and_ambiguous_names_give_the_nearest() {
         let nearest = |name: &str| find(name).expect_err("not one device").nearest;
         assert!(nearest("RTX 4095").iter().any(|key| key.starts_with("rtx-409")), "{:?}", nearest("RTX 4095"));
-        assert!(nearest("A100").iter().all(|key| key.starts_with("a10")), "{:?}", nearest("A100"));
+        assert!(nearest("A100")[..3].iter().all(|key| key.starts_with("a100")), "{:?}", nearest("A100"));
         assert_eq!(nearest("Apple M4 Max")[..2], ["m4-max-32c", "m4-max-40c"]);
         assert!(!nearest("").is_empty());
         assert!(!nearest("RTX").is_empty());

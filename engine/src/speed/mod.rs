@@ -110,7 +110,7 @@ pub fn estimate_with(question: &SpeedQuestion, priors: &Priors) -> Result<Speed,
             // Each calibrated part by its own measurements; the rest by the priors.
             seconds = calibrated(question, &work, decode, priors);
             if calibrations.len() == parts {
-                spread = priors.spread(decode, "calibrated");
+                spread = spread.narrower(priors.spread(decode, "calibrated"));
             }
         }
         if question.host.is_none() && question.placement.host_layers + question.placement.host_experts > 0.0 {

@@ -17,6 +17,12 @@ pub struct Spread {
 }
 
 impl Spread {
+    /// The narrower of both, on each side.
+    #[must_use]
+    pub fn narrower(self, other: Self) -> Self {
+        Self { slower: self.slower.min(other.slower), faster: self.faster.min(other.faster) }
+    }
+
     /// Wider by something independent of it.
     #[must_use]
     pub fn widened(self, by: f64) -> Self {
