@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let llama = llama_sources()?;
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     upstream::cut(&llama, &out)?;
+    upstream::check_mirrored(&llama)?;
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").warnings(false);
     for folder in ["include", "ggml/include", "ggml/src", "common", "vendor", "src"] {

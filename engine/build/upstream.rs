@@ -207,6 +207,107 @@ pub fn cut(sources: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// What the phantoms say in words of their own, because upstream's code for it calls its GPU: file, where it begins, and
+/// what must stand there.
+const MIRRORED: &[(&str, &str, &[&str])] = &[
+    (CUDA_FILE, "static size_t ggml_backend_cuda_buffer_type_get_alignment(", &["return 128;"]),
+    (CUDA_FILE, "static enum ggml_backend_dev_type ggml_backend_cuda_device_get_type(", &["return prop.integrated"]),
+    (
+        CUDA_FILE,
+        "static void ggml_backend_cuda_device_get_props(",
+        &[
+            "/* .async                 = */ true,",
+            "bool events = true;",
+            "/* .buffer_from_host_ptr  = */ false,",
+            "/* .mmap_support          = */ props->type != GGML_BACKEND_DEVICE_TYPE_IGPU,",
+        ],
+    ),
+    (
+        CUDA_FILE,
+        "ggml_backend_buffer_type_t ggml_backend_cuda_host_buffer_type(",
+        &["ggml_backend_cpu_buffer_type()->iface.get_alignment,", "/* .get_max_size        = */ NULL,"],
+    ),
+    (CUDA_FILE, "ggml_backend_reg_t ggml_backend_cuda_reg(", &[": 32;"]),
+    (METAL_FILE, "static size_t ggml_backend_metal_buffer_type_shared_get_alignment(", &["return 32;"]),
+    (METAL_FILE, "static enum ggml_backend_dev_type ggml_backend_metal_device_get_type(", &["_TYPE_GPU;"]),
+    (
+        METAL_FILE,
+        "static void ggml_backend_metal_device_get_props(",
+        &[
+            "/* .async                = */ true,",
+            "/* .host_buffer          = */ false,",
+            "/* .buffer_from_host_ptr = */ true,",
+            "/* .events               = */ true,",
+        ],
+    ),
+    (
+        METAL_FILE,
+        "static void ggml_backend_metal_graph_optimize(",
+        &["ggml_metal_fusion_add_alloc_deps(params->user_data, params->add_alloc_dep, cgraph);"],
+    ),
+    (
+        VULKAN_FILE,
+        "static void ggml_backend_vk_device_get_props(",
+        &[
+            "/* .async                 = */ true,",
+            "/* .host_buffer           = */ true,",
+            "/* .buffer_from_host_ptr  = */ false,",
+            "/* .events                = */ true,",
+            "/* .mmap_support          = */ !ctx->is_integrated_gpu,",
+        ],
+    ),
+];
+
+/// The same for lines that are in no function of their own kind.
+const MIRRORED_LINES: &[(&str, &str)] = &[
+    ("ggml/src/ggml-cuda/CMakeLists.txt", "CMAKE_CUDA_ARCHITECTURES 50-virtual 61-virtual 70-virtual)"),
+    ("ggml/src/ggml-cuda/CMakeLists.txt", "CMAKE_CUDA_ARCHITECTURES 75-virtual 80-virtual 86-real)"),
+    ("ggml/src/ggml-cuda/CMakeLists.txt", "CMAKE_CUDA_ARCHITECTURES 89-real 90-virtual)"),
+    ("ggml/src/ggml-cuda/CMakeLists.txt", "CMAKE_CUDA_ARCHITECTURES 120a-real)"),
+    ("ggml/src/ggml-cuda/CMakeLists.txt", "CMAKE_CUDA_ARCHITECTURES 121a-real)"),
+    (CUDA_FILE, "info.devices[id].integrated = false;"),
+    ("ggml/src/ggml-cuda/common.cuh", "CUDART_VERSION >= 11070)"),
+    (METAL_DEVICE_FILE, "dev->props.has_simdgroup_reduction  = [dev->mtl_device supportsFamily:MTLGPUFamilyApple7];"),
+    (METAL_DEVICE_FILE, "dev->props.has_simdgroup_mm = [dev->mtl_device supportsFamily:MTLGPUFamilyApple7];"),
+    (METAL_DEVICE_FILE, "dev->props.has_bfloat |= [dev->mtl_device supportsFamily:MTLGPUFamilyApple6];"),
+    (METAL_DEVICE_FILE, "dev->props.max_buffer_size            = dev->mtl_device.maxBufferLength;"),
+    ("ggml/src/ggml-metal/ggml-metal.cpp", "#define GGML_METAL_NAME \"MTL\""),
+    ("ggml/include/ggml-cuda.h", "#define GGML_CUDA_NAME \"ROCm\""),
+    ("ggml/include/ggml-cuda.h", "#define GGML_CUDA_NAME \"CUDA\""),
+];
+
+const CUDA_FILE: &str = "ggml/src/ggml-cuda/ggml-cuda.cu";
+const METAL_FILE: &str = "ggml/src/ggml-metal/ggml-metal.cpp";
+const METAL_DEVICE_FILE: &str = "ggml/src/ggml-metal/ggml-metal-device.m";
+const VULKAN_FILE: &str = "ggml/src/ggml-vulkan/ggml-vulkan.cpp";
+
+/// Checks what the phantoms mirror.
+///
+/// # Errors
+/// Names what upstream says otherwise now.
+pub fn check_mirrored(sources: &Path) -> Result<(), Box<dyn Error>> {
+    let read = |file: &str| std::fs::read_to_string(sources.join(file)).map_err(|error| format!("{file}: {error}"));
+    for (file, start, texts) in MIRRORED {
+        let source = read(file)?;
+        let lines: Vec<&str> = source.lines().collect();
+        let (first, last) =
+            block(&lines, start).map_err(|what| format!("llama.cpp's {file} has no {what} any more"))?;
+        for text in *texts {
+            if !lines[first..=last].iter().any(|line| line.contains(text)) {
+                return Err(
+                    format!("llama.cpp's {file}: {start:?} no longer says {text:?}: see shim/phantom*.cpp").into()
+                );
+            }
+        }
+    }
+    for (file, text) in MIRRORED_LINES {
+        if !read(file)?.lines().any(|line| line.contains(text)) {
+            return Err(format!("llama.cpp's {file} no longer says {text:?}: see shim/phantom*.cpp").into());
+        }
+    }
+    Ok(())
+}
+
 /// Runs of lines with the index of their first.
 type Found = Vec<(usize, Vec<String>)>;
 
@@ -305,4 +406,45 @@ fn flash_attention_instances(sources: &Path, text: &mut String) -> Result<(), Bo
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str = "int declared(int a);\n#define A \\\n    1\n#define A2 2\nint declared(int a) {\n    if (a) {\n        \
+                          return 1;\n    }\n#ifdef GPU\n    gpu();\n#endif\n}\nint other() {\n}\n";
+
+    fn text(piece: &Piece) -> Result<String, String> {
+        let lines: Vec<&str> = SOURCE.lines().collect();
+        find(&lines, piece).map(|found| found.into_iter().flat_map(|(_, lines)| lines).collect::<Vec<_>>().join("|"))
+    }
+
+    #[test]
+    fn a_definition_is_cut_out_whole_and_its_declaration_passed_over() {
+        let whole = text(&Block("int declared(")).unwrap();
+        assert!(whole.starts_with("int declared(int a) {|") && whole.ends_with("#endif|}"), "{whole}");
+        let part = text(&BlockBefore("int declared(", "#ifdef GPU")).unwrap();
+        assert!(part.ends_with("    }|}") && !part.contains("gpu"), "{part}");
+        assert_eq!(text(&Lines("#define A")).unwrap(), "#define A \\|    1|#define A2 2");
+    }
+
+    #[test]
+    fn what_is_gone_is_named() {
+        assert!(text(&Block("int renamed(")).unwrap_err().contains("int renamed("));
+        assert!(text(&BlockBefore("int declared(", "#ifdef CPU")).unwrap_err().contains("#ifdef CPU"));
+        assert!(text(&Statement("static constexpr")).is_err());
+        let nowhere = tempfile::tempdir().unwrap();
+        let error = cut(nowhere.path(), nowhere.path()).unwrap_err().to_string();
+        assert!(!error.is_empty());
+        assert!(check_mirrored(nowhere.path()).unwrap_err().to_string().contains("ggml-cuda.cu"));
+    }
+
+    #[test]
+    fn a_header_comes_without_includes_and_without_c_linkage() {
+        let lines =
+            ["#include <a>", "#ifdef __cplusplus", "extern \"C\" {", "#endif", "struct ggml_tensor;", "int f();"];
+        let found = find(&lines, &All).unwrap();
+        assert_eq!(found[0].1, ["", "", "", "", "", "int f();"]);
+    }
 }

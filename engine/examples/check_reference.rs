@@ -30,7 +30,7 @@ async fn main() -> ExitCode {
     let (mut checked, mut refused, mut failed) = (0_u32, 0_u32, 0_u32);
     for model in reference::all().iter().filter(|model| wanted.is_empty() || wanted.contains(&model.id)) {
         let (mut slowest_make, mut slowest_size) = (Duration::ZERO, Duration::ZERO);
-        let mut sizes = Vec::new();
+        let mut printed = Vec::new();
         for quantization in Quantization::all() {
             checked += 1;
             let path = folder.path().join("model.gguf");
@@ -53,7 +53,7 @@ async fn main() -> ExitCode {
             };
             slowest_make = slowest_make.max(start.elapsed());
             if ["Q4_K_M", "Q8_0", "BF16"].contains(&quantization.name()) {
-                sizes.push(format!("{quantization} {}", made.tensor_bytes.get()));
+                printed.push(format!("{quantization} {}", made.tensor_bytes.get()));
             }
             let settings = EngineSettings { context: ContextTokens::new(512), ..EngineSettings::default() };
             let start = Instant::now();
@@ -76,7 +76,7 @@ async fn main() -> ExitCode {
                 }
             }
         }
-        println!("{}: {}; made in {slowest_make:.2?}, sized in {slowest_size:.2?}", model.id, sizes.join(", "));
+        println!("{}: {}; made in {slowest_make:.2?}, sized in {slowest_size:.2?}", model.id, printed.join(", "));
     }
     println!("{checked} checked, {failed} failed, {refused} that llama.cpp cannot make of such a shape");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

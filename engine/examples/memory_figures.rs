@@ -11,6 +11,11 @@ use std::process::ExitCode;
 use muster_engine::worker::WorkerCommand;
 use row::Row;
 
+/// Why a log of another machine's CPU differs.
+const HOST_DIFFERENCES: &str = "on the CPU the graphs are this build's, whose inputs for mixed batches take three rows of \
+    the width more for each token of a micro-batch; which weights are repacked depends on the CPU, and a log that mapped \
+    its file counts them twice (CPU_Mapped and CPU_REPACK), where Muster loads them once";
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -31,17 +36,25 @@ async fn main() -> ExitCode {
         row::all().into_iter().filter(|row| wanted.is_empty() || wanted.iter().any(|id| id == row.id())).collect();
     for status in ["judged", "excluded", "host"] {
         println!("## {status}");
-        let mut errors = Vec::new();
+        let mut errors = Errors::default();
         for row in rows.iter().filter(|row| row.text("status") == status) {
             print_row(&command, row, folder.path(), &mut errors).await;
         }
-        println!("{status}: {}", spread(&mut errors));
+        println!("{status}: {}", spread(&mut errors.earlier));
+        println!("{status}, with the graphs of the build that is linked: {}", spread(&mut errors.this_build));
     }
     ExitCode::SUCCESS
 }
 
+/// In percent, by whose graphs were sized.
+#[derive(Default)]
+struct Errors {
+    earlier: Vec<f64>,
+    this_build: Vec<f64>,
+}
+
 /// Prints a log's devices and keeps their errors in percent: on GPUs the total of each, without one the total of the host.
-async fn print_row(command: &WorkerCommand, row: &Row, folder: &std::path::Path, errors: &mut Vec<f64>) {
+async fn print_row(command: &WorkerCommand, row: &Row, folder: &std::path::Path, errors: &mut Errors) {
     let id = row.id();
     let what =
         format!("{} {}, {} {}", row.text("model_name"), row.text("ftype"), row.text("engine"), row.text("build"));
@@ -64,12 +77,15 @@ async fn print_row(command: &WorkerCommand, row: &Row, folder: &std::path::Path,
             continue;
         };
         let error = (estimated.total() / logged.total() - 1.0) * 100.0;
+        let now = replayed.this_build.get(name).copied().unwrap_or_default().total();
+        let error_now = (now / logged.total() - 1.0) * 100.0;
         let counts = on_host || name != "Host";
         if counts {
-            errors.push(error);
+            errors.earlier.push(error);
+            errors.this_build.push(error_now);
         }
         println!(
-            "{id} {name:8} logged {:9.2} = {:9.2} + {:8.2} + {:7.2}  estimated {:9.2} = {:9.2} + {:8.2} + {:7.2}  {error:+7.3} %{}  {what}",
+            "{id} {name:8} logged {:9.2} = {:9.2} + {:8.2} + {:7.2}  estimated {:9.2} = {:9.2} + {:8.2} + {:7.2}  {error:+7.3} %{}  (this build {error_now:+.3} %)  {what}",
             logged.total(),
             logged.model,
             logged.context,
@@ -80,6 +96,9 @@ async fn print_row(command: &WorkerCommand, row: &Row, folder: &std::path::Path,
             estimated.compute,
             if counts { " " } else { " (not counted)" },
         );
+    }
+    if on_host {
+        println!("    {HOST_DIFFERENCES}");
     }
     for note in &replayed.notes {
         println!("    {note}");

@@ -176,10 +176,9 @@ void fit(parameters & out, const char * path, const ms_settings & settings) {
         out.model.tensor_split = out.split.data();
     }
     if (out.model.tensor_buft_overrides == overrides.data()) {
-        // Their patterns are static texts of llama.cpp's.
-        // Up to the first without a pattern: behind it are left-overs of placements that were tried.
-        const auto end = std::find_if(overrides.begin(), overrides.end(), [](const auto & o) { return !o.pattern; });
-        overrides.resize(1 + (size_t) (end - overrides.begin()));
+        // Their patterns are static texts of llama.cpp's. What follows the first without one is of an earlier try.
+        const auto end = std::find_if(overrides.begin(), overrides.end(), [](const auto & one) { return !one.pattern; });
+        overrides.erase(std::next(end), overrides.end());
         out.overrides                   = overrides;
         out.model.tensor_buft_overrides = out.overrides.data();
     }

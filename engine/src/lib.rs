@@ -25,6 +25,7 @@ pub mod quantizations;
 pub mod random_model;
 pub mod reference;
 pub mod speed;
+pub mod surcharge;
 mod wire;
 pub mod worker;
 

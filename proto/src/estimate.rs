@@ -98,7 +98,7 @@ pub struct EstimatedDevice {
     pub context_bytes: Bytes,
     /// Compute buffers.
     pub compute_bytes: Bytes,
-    /// What the driver takes beyond these buffers; learnt, not computed. `None` where nothing is known.
+    /// What the driver takes beyond these buffers; learnt, not computed. `None` on a device that gets nothing.
     pub driver_bytes: Option<Bytes>,
     /// What is left.
     pub free_bytes: Bytes,

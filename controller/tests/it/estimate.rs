@@ -204,10 +204,10 @@ fn layers_go_where_the_flags_or_llama_cpp_put_them() {
     assert!(some.host.model_bytes > all.host.model_bytes && some.fits);
     assert!(some.sentence.contains("3 of 5 layers on the device"), "{}", some.sentence);
 
-    // By its own fit, llama.cpp leaves its margin free.
+    // By its own fit, llama.cpp leaves its margin free, of which the driver takes a part.
     let fitted = desk.json(&["llama-3.1-8b:Q4_K_M", "--device", "gpu0=5GiB", "--ctx", "8192"]);
     assert!(fitted.gpu_layers < 33 && fitted.gpu_layers > 10 && fitted.fits, "{}", fitted.sentence);
-    assert!(fitted.spare_bytes.is_some_and(|spare| spare >= Bytes::from_mib(600)), "{:?}", fitted.spare_bytes);
+    assert!(fitted.spare_bytes.is_some_and(|spare| spare >= Bytes::from_mib(500)), "{:?}", fitted.spare_bytes);
     assert!(fitted.full_offload_short_bytes.is_some_and(|short| short > Bytes::ZERO), "{}", fitted.sentence);
     let more = desk.json(&["llama-3.1-8b:Q4_K_M", "--device", "gpu0=5GiB", "--ctx", "8192", "--margin", "128MiB"]);
     assert!(more.gpu_layers > fitted.gpu_layers);

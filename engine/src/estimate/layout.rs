@@ -6,6 +6,7 @@ use super::device::{backend_name, phantom_name};
 use super::places::on_host;
 use super::{Question, TargetDevice};
 use crate::gguf::GgufHeader;
+use crate::surcharge::surcharge;
 use crate::worker::Sized;
 
 /// One dry run, against the devices of the question.
@@ -31,7 +32,8 @@ impl Layout {
                 model_bytes: bytes(|need| need.model),
                 context_bytes: bytes(|need| need.context),
                 compute_bytes: bytes(|need| need.compute),
-                driver_bytes: driver(device),
+                // A device that gets nothing is not started, and its driver takes nothing.
+                driver_bytes: need.map(|_| driver(device)),
                 free_bytes: Bytes::ZERO,
                 short_bytes: Bytes::ZERO,
                 layers: match &sized.layout.split[..] {
@@ -40,10 +42,7 @@ impl Layout {
                 },
             };
             estimated.free_bytes = estimated.memory_bytes.saturating_sub(estimated.used());
-            // A device that gets nothing is not started, and its driver takes nothing.
-            if need.is_some() {
-                estimated.short_bytes = estimated.used().saturating_sub(estimated.memory_bytes);
-            }
+            estimated.short_bytes = estimated.used().saturating_sub(estimated.memory_bytes);
             estimated
         };
         let devices = question.devices.iter().enumerate().map(device).collect();
@@ -80,9 +79,10 @@ impl Layout {
         self.short() == Bytes::ZERO
     }
 
-    /// Whether so much more is free on each device; where there are none, in main memory.
+    /// Whether it leaves a margin on each device, of which the driver takes its part as with llama.cpp's own; where there
+    /// are no devices, in main memory.
     pub fn fits_with(&self, margin: Bytes) -> bool {
-        self.fits() && self.spare().is_none_or(|spare| spare >= margin)
+        self.fits() && self.excess(margin) <= 0
     }
 
     /// What is left where it is tightest: on the devices, or in main memory where there are none. Nothing if it does not
@@ -97,15 +97,20 @@ impl Layout {
         }
     }
 
-    /// How much must go before it fits with a margin, counting what has more room than that against what has less: what a
-    /// model that is spread anew must become smaller by.
+    /// How much must go where it is tightest before it leaves a margin; negative where more is left.
     pub fn excess(&self, margin: Bytes) -> i128 {
-        let over =
-            |used: Bytes, memory: Bytes| i128::from(used.get()) + i128::from(margin.get()) - i128::from(memory.get());
+        let over = |used: Bytes, kept: Bytes, memory: Bytes| {
+            i128::from(used.get()) + i128::from(kept.get()) - i128::from(memory.get())
+        };
         if self.devices.is_empty() {
-            return self.host.memory_bytes.map_or(i128::MIN, |memory| over(self.host.used(), memory));
+            return self.host.memory_bytes.map_or(i128::MIN, |memory| over(self.host.used(), margin, memory));
         }
-        self.devices.iter().map(|device| over(device.used(), device.memory_bytes)).max().unwrap_or(i128::MIN)
+        let of_device = |device: &EstimatedDevice| {
+            let driver = device.driver_bytes.unwrap_or(Bytes::ZERO);
+            let buffers = device.used().saturating_sub(driver);
+            over(buffers, margin.max(driver), device.memory_bytes)
+        };
+        self.devices.iter().map(of_device).max().unwrap_or(i128::MIN)
     }
 }
 
@@ -115,7 +120,7 @@ fn whole(layers: f32) -> u32 {
     layers.round() as u32
 }
 
-/// What a device's driver takes beside the buffers.
-pub(super) fn driver(_device: &TargetDevice) -> Option<Bytes> {
-    None
+/// What a device's driver takes beside the buffers: what is to be reckoned with before anything was measured there.
+fn driver(device: &TargetDevice) -> Bytes {
+    surcharge(device.backend, device.capability).expected
 }

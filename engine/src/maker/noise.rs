@@ -47,14 +47,17 @@ impl Noise {
     /// Writes the data of a tensor: norms and factors are ones, biases zeros, decays below zero, the rest is noise.
     pub(crate) fn write(&mut self, tensor: &TensorPlan, out: &mut impl Write) -> io::Result<()> {
         let name = tensor.name.as_str();
-        let exact = match name {
+        let last = name.rsplit('.').next().unwrap_or_default();
+        let one = name.ends_with("norm.weight")
+            || name.ends_with("output_scale.weight")
+            || name.starts_with("rope_f")
+            || last == "scale";
+        let exact = match last {
             _ if tensor.kind.name != "F32" => None,
-            _ if name.ends_with("norm.weight") || name.ends_with(".scale") || name.ends_with("output_scale.weight") => {
-                Some(1.0)
-            }
-            _ if name.starts_with("rope_f") => Some(1.0),
-            _ if name.ends_with("ssm_a") => Some(-1.0),
-            _ if name.ends_with(".bias") || name.ends_with("sinks.weight") => Some(0.0_f32),
+            _ if one => Some(1.0),
+            "ssm_a" => Some(-1.0),
+            "bias" => Some(0.0_f32),
+            _ if name.ends_with("sinks.weight") => Some(0.0),
             _ => None,
         };
         if let Some(value) = exact {

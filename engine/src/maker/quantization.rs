@@ -155,13 +155,10 @@ fn plain(given: &str) -> String {
 /// What means one of the names and is none.
 fn alias(plain: &str) -> Option<&'static str> {
     Some(match plain {
-        // llama-quantize's own aliases.
-        "Q3_K" => "Q3_K_M",
-        "Q4_K" => "Q4_K_M",
-        "Q5_K" => "Q5_K_M",
-        "Q3KM" => "Q3_K_M",
-        "Q4KM" => "Q4_K_M",
-        "Q5KM" => "Q5_K_M",
+        // The first of each are llama-quantize's own aliases.
+        "Q3_K" | "Q3KM" => "Q3_K_M",
+        "Q4_K" | "Q4KM" => "Q4_K_M",
+        "Q5_K" | "Q5KM" => "Q5_K_M",
         "Q4KS" => "Q4_K_S",
         "Q5KS" => "Q5_K_S",
         "Q6K" => "Q6_K",
@@ -180,7 +177,11 @@ fn nearest(plain: &str) -> Quantization {
     let bare = plain.strip_prefix("UD_").unwrap_or(plain);
     let bare = ["_R4", "_R8"].iter().find_map(|suffix| bare.strip_suffix(suffix)).unwrap_or(bare);
     let bare = bare.strip_suffix("_XL").map_or_else(|| bare.to_owned(), |rest| format!("{rest}_M"));
+    let bare = if bare == "Q8_K" { "Q8_0".into() } else { bare };
     let bare = bare.replace("Q8_K_M", "Q8_0").replace("Q6_K_M", "Q6_K").replace("Q2_K_M", "Q2_K");
+    if let Some(same) = Quantization::all().find(|known| known.name() == alias(&bare).unwrap_or(&bare)) {
+        return same;
+    }
     let best = Quantization::all().min_by_key(|known| {
         // Another number of bits is further away than any other letter.
         let bits = |name: &str| name.chars().find(char::is_ascii_digit);
@@ -248,15 +249,13 @@ mod tests {
             ("UD-Q8_K_XL", "Q8_0"),
             ("UD-IQ2_XXS", "IQ2_XXS"),
             ("IQ4_KS", "IQ4_XS"),
-            ("Q4_K_R4", "Q4_K_S"),
-            ("Q4_K_P", "Q4_K_S"),
+            ("Q4_K_R4", "Q4_K_M"),
+            ("Q8_K_R8", "Q8_0"),
             ("Q9_0", "Q8_0"),
-            ("NVFP4", "MXFP4_MOE"),
         ] {
             let error = written.parse::<Quantization>().expect_err(written);
             assert_eq!(error.given, written);
-            let close = [near, "Q4_K_M", "Q4_K_S", "IQ4_NL", "Q4_0"].contains(&error.nearest.name());
-            assert!(error.nearest.name() == near || (near.contains('4') && close), "{written}: {error}");
+            assert_eq!(error.nearest.name(), near, "{written}");
         }
     }
 }

@@ -46,6 +46,7 @@ pub struct RopeScaling {
 /// file `data/reference_models.jsonl`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "each says whether a file has a thing")]
 pub struct Shape {
     /// Transformer blocks that compute; blocks that predict further tokens come on top.
     pub n_layer: u32,

@@ -183,9 +183,10 @@ impl ModelSpec {
             // A list that is known is more than the one number of it that is printed.
             let known_list = all.get(fact).is_some_and(Value::is_array);
             let layers = fact == "n_layer" && twin.is_some();
-            if !(known_list && value.is_number()) && !layers {
-                all.insert(fact.clone(), value.clone());
+            if (known_list && value.is_number()) || layers {
+                continue;
             }
+            all.insert(fact.clone(), value.clone());
         }
         let shape: Shape = serde_json::from_value(Value::Object(all)).map_err(|error| FactsError::Invalid {
             architecture: architecture.to_owned(),

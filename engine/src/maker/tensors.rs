@@ -49,13 +49,12 @@ fn is_published(spec: &ModelSpec, name: &str) -> bool {
     match part {
         "output.weight" => spec.output == OutputMatrix::Separate,
         "output.bias" => is(&["phi2"]),
-        // Heads of classifiers and of embedding models that some files have.
-        "cls.weight" | "cls.bias" | "cls.output.weight" | "cls.output.bias" => false,
+        // Heads of classifiers and of embedding models that some files have, and a bias that none has.
+        "cls.weight" | "cls.bias" | "cls.output.weight" | "cls.output.bias" | "ffn_gate.bias" => false,
         "rope_freqs.weight" => shape.rope_freqs || is(&["gemma4"]),
         "rope_factors_long.weight" | "rope_factors_short.weight" => shape.rope_long,
         "attn_q.bias" | "attn_k.bias" | "attn_v.bias" => shape.qkv_bias,
         "attn_output.bias" => is(&["bert", "gpt-oss", "phi2", "starcoder2"]),
-        "ffn_gate.bias" => false,
         "ffn_up.bias" | "ffn_down.bias" => is(&["bert", "phi2", "starcoder2"]),
         "attn_q_norm.weight" | "attn_k_norm.weight" if is(&["glm4moe"]) => shape.qk_norm,
         "exp_probs_b.bias" if is(&["deepseek2"]) => shape.exp_probs_b,
@@ -65,7 +64,7 @@ fn is_published(spec: &ModelSpec, name: &str) -> bool {
         // Factors that belong to the router and to each expert, not to a quantization.
         "ffn_gate_inp.scale" | "ffn_down_exps.scale" if is(&["gemma4"]) => shape.n_expert.is_some(),
         // Factors of one tensor that files of NVFP4 have.
-        _ => !part.ends_with(".scale") && !part.ends_with(".input_scale"),
+        _ => !["scale", "input_scale"].contains(&part.rsplit('.').next().unwrap_or_default()),
     }
 }
 

@@ -97,7 +97,8 @@ pub fn parse(text: &str) -> Result<(&'static ReferenceModel, Quantization), Pars
         Ok(quantization) => Ok((find(name)?, quantization)),
         Err(error) => {
             // Not a quantization: the size of a model, as in ollama's names, perhaps with a quantization behind it.
-            if let Ok(model) = find(&format!("{name}-{tag}")) {
+            let size = tag.trim_start_matches(['e', 'E']).starts_with(|c: char| c.is_ascii_digit());
+            if let Some(model) = size.then(|| find(&format!("{name}-{tag}")).ok()).flatten() {
                 let last = tag.rsplit('-').next().unwrap_or_default();
                 return Ok((model, last.parse().unwrap_or_else(|_| model.default_quantization())));
             }

@@ -1,24 +1,28 @@
 //! Sizes the model of a log with the settings of the log, on phantoms of the log's devices.
 //!
 //! The model is made from what the log prints of it, as a header without weights. Which tensors have which type follows
-//! llama.cpp's rules for the quantization that the log names; where a file was quantized otherwise, the tensors named in
-//! `tests/data/memory_log_types.json` make the difference, and the counts of types and the size of the file, which the log
-//! prints, check that.
+//! llama.cpp's rules for the quantization that the log names; where a file was quantized otherwise, what the log counts of
+//! types and the size that it prints decide. All logs are of builds before the one that is linked, whose graphs take more:
+//! each is sized both ways.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use muster_engine::gguf::GgufHeader;
-use muster_engine::maker::{ModelSpec, OutputMatrix, Quantization};
-use muster_engine::worker::{MakeRequest, Outputs, SizeOptions, SizeRequest, Weights, WorkerCommand, make_model, size};
+use muster_engine::maker::{ModelSpec, Quantization};
+use muster_engine::worker::{
+    Graphs, MakeRequest, Outputs, SizeOptions, SizeRequest, Weights, WorkerCommand, make_model, size,
+};
 use muster_proto::{Bytes, ContextTokens, DeviceMemory, EngineSettings, FlashAttention, KvType};
 
 use crate::row::{Parts, Row};
 
-/// A log beside its estimate.
+/// A log's estimates.
 pub struct Replayed {
-    /// By device; main memory is `Host`.
+    /// As builds of that time made graphs, by device; main memory is `Host`.
     pub estimated: BTreeMap<String, Parts>,
+    /// As the build that is linked makes them.
+    pub this_build: BTreeMap<String, Parts>,
     /// What is different about the file or the log, in words.
     pub notes: Vec<String>,
 }
@@ -28,20 +32,35 @@ pub async fn replay(command: &WorkerCommand, row: &Row, folder: &Path) -> Result
     let mut notes = Vec::new();
     let path = folder.join(format!("{}.gguf", row.id()));
     make(command, row, &path, &mut notes).await?;
-    let request =
-        SizeRequest { path: path.clone(), settings: settings(row)?, devices: row.phantoms(), options: options(row) };
-    let sized = size(command, request).await.map_err(|error| error.to_string());
+    let estimated = sized(command, row, &path, Graphs::EarlierBuilds).await;
+    let this_build = sized(command, row, &path, Graphs::ThisBuild).await;
     let _ = std::fs::remove_file(&path);
-    let sized = sized?;
+    Ok(Replayed { estimated: estimated?, this_build: this_build?, notes })
+}
+
+async fn sized(
+    command: &WorkerCommand,
+    row: &Row,
+    path: &Path,
+    graphs: Graphs,
+) -> Result<BTreeMap<String, Parts>, String> {
+    let options = SizeOptions {
+        total_context: row.number("n_ctx").map(ContextTokens::new),
+        outputs: Outputs::MicroBatch,
+        graphs,
+        ..SizeOptions::default()
+    };
+    let request = SizeRequest { path: path.to_owned(), settings: settings(row)?, devices: row.phantoms(), options };
+    let sized = size(command, request).await.map_err(|error| error.to_string())?;
     let parts = |memory: &DeviceMemory| Parts {
         model: mib(memory.model),
         context: mib(memory.context),
         compute: mib(memory.compute),
     };
-    let mut estimated: BTreeMap<String, Parts> =
+    let mut by_device: BTreeMap<String, Parts> =
         sized.need.devices.iter().map(|device| (device.name.clone(), parts(device))).collect();
-    estimated.insert("Host".into(), parts(&sized.need.host));
-    Ok(Replayed { estimated, notes })
+    by_device.insert("Host".into(), parts(&sized.need.host));
+    Ok(by_device)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "sizes of files are far below 2^52")]
@@ -49,70 +68,69 @@ fn mib(bytes: Bytes) -> f64 {
     bytes.get() as f64 / f64::from(1 << 20)
 }
 
-/// Types of single tensors, by id of a log: see the header of this file.
-fn fitted_types(id: &str) -> BTreeMap<String, String> {
-    let all: BTreeMap<String, BTreeMap<String, String>> =
-        serde_json::from_str(include_str!("../data/memory_log_types.json")).expect("the data of this repository");
-    all.into_iter().find(|(ids, _)| ids.split(' ').any(|one| one == id)).map(|(_, types)| types).unwrap_or_default()
-}
-
-/// Makes the header of the log's model. A file may ship its output matrix though the model is tied, so both are tried.
+/// Makes the header of the log's model: by llama.cpp's rules for the quantization, and where that is not what the log
+/// counted, with types by its counts, its size, and the embedding that it kept on the host.
 async fn make(command: &WorkerCommand, row: &Row, path: &Path, notes: &mut Vec<String>) -> Result<(), String> {
     let quantization: Quantization =
         row.text("ftype").parse().map_err(|error: muster_engine::maker::UnknownQuantization| error.to_string())?;
-    let mut spec = ModelSpec::from_facts(row.text("model_name"), row.text("arch"), &row.model_facts())
+    let spec = ModelSpec::from_facts(row.text("model_name"), row.text("arch"), &row.model_facts())
         .map_err(|error| error.to_string())?;
-    spec.types = fitted_types(row.id());
-    if !spec.types.is_empty() {
-        notes.push(format!("{} tensors quantized otherwise than llama.cpp would", spec.types.len()));
-    }
     let (wanted, precision) = row.model_bytes().ok_or("the log does not say the size of the model")?;
     let types = row.tensor_types();
-    let mut best: Option<(f64, OutputMatrix)> = None;
-    let first = spec.output;
-    let second = if first == OutputMatrix::Tied { OutputMatrix::Separate } else { OutputMatrix::Tied };
-    for output in [first, second] {
-        let request = MakeRequest {
-            spec: spec.clone().with_output(output),
-            quantization,
-            path: path.to_owned(),
-            weights: Weights::HeaderOnly,
-        };
-        let made = match make_model(command, request).await {
-            Ok(made) => made,
-            Err(_) if best.is_some() => break,
-            Err(error) => return Err(error.to_string()),
-        };
-        #[allow(clippy::cast_precision_loss, reason = "sizes of files are far below 2^52")]
-        let off = (made.tensor_bytes.get() as f64 - wanted).abs();
-        if best.is_none_or(|(least, _)| off < least) {
-            best = Some((off, output));
+    let (off, counts, embedding) = written(command, &spec, quantization, path, wanted).await?;
+    if counts == types && off.abs() <= precision {
+        return Ok(());
+    }
+    notes.push(format!(
+        "by llama.cpp's rules it would be {:+.2} % off, with {}",
+        off / wanted * 100.0,
+        listed(&counts)
+    ));
+    notes.push(format!("the log counts {}", listed(&types)));
+    let mut published = spec.with_published_types(types.clone(), Some(as_bytes(wanted)));
+    if let Some(kind) = embedding.and_then(|elements| row.embedding_type(elements)) {
+        published.types.insert("token_embd.weight".into(), kind);
+    }
+    match written(command, &published, quantization, path, wanted).await {
+        Ok((off, ..)) if off.abs() <= precision => Ok(()),
+        Ok((off, ..)) => {
+            notes.push(format!("with these counts it is {:+.2} % off", off / wanted * 100.0));
+            Ok(())
         }
-        if off <= precision {
-            break;
+        Err(reason) => {
+            notes.push(format!("that model cannot be made: {reason}"));
+            Ok(())
         }
     }
-    let (off, output) = best.ok_or("no model was made")?;
-    if output != first {
-        notes.push(format!("output matrix {output:?}, other than the reference model"));
-    }
-    let spec = spec.with_output(output);
-    make_model(command, MakeRequest { spec, quantization, path: path.to_owned(), weights: Weights::HeaderOnly })
-        .await
-        .map_err(|error| error.to_string())?;
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sizes of files are far below 2^52")]
+fn as_bytes(bytes: f64) -> Bytes {
+    Bytes::new(bytes as u64)
+}
+
+fn listed(counts: &BTreeMap<String, u64>) -> String {
+    counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Makes a file; says how far its tensors' bytes are from those wanted, its types, and the elements of its embedding.
+async fn written(
+    command: &WorkerCommand,
+    spec: &ModelSpec,
+    quantization: Quantization,
+    path: &Path,
+    wanted: f64,
+) -> Result<(f64, BTreeMap<String, u64>, Option<u64>), String> {
+    let request = MakeRequest { spec: spec.clone(), quantization, path: path.to_owned(), weights: Weights::HeaderOnly };
+    let made = make_model(command, request).await.map_err(|error| error.to_string())?;
     let header = GgufHeader::read(path).map_err(|error| error.to_string())?;
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for tensor in &header.tensors {
         *counts.entry(tensor.kind.name.to_uppercase()).or_default() += 1;
     }
-    // Until 2024 a factor of rotary embedding was computed instead of stored.
-    if !types.is_empty() && counts != types {
-        notes.push(format!("tensor types {counts:?}, logged {types:?}"));
-    }
-    if off > precision {
-        notes.push(format!("tensors are {:+.2} % of the logged size off", off / wanted * 100.0));
-    }
-    Ok(())
+    let embedding = header.tensors.iter().find(|tensor| tensor.name == "token_embd.weight");
+    let off = mib(made.tensor_bytes) * f64::from(1 << 20) - wanted;
+    Ok((off, counts, embedding.map(|tensor| tensor.dimensions.iter().product())))
 }
 
 fn settings(row: &Row) -> Result<EngineSettings, String> {
@@ -143,12 +161,4 @@ fn settings(row: &Row) -> Result<EngineSettings, String> {
         flash_attention,
         expert_layers_on_host: 0,
     })
-}
-
-fn options(row: &Row) -> SizeOptions {
-    SizeOptions {
-        total_context: row.number("n_ctx").map(ContextTokens::new),
-        outputs: Outputs::MicroBatch,
-        ..SizeOptions::default()
-    }
 }

@@ -82,6 +82,29 @@ impl Row {
         Some((number * unit, 0.005 * unit))
     }
 
+    /// ggml's name of the type of the token embedding, where it is alone on the host; `elements` is how many it has.
+    pub fn embedding_type(&self, elements: u64) -> Option<String> {
+        #[allow(clippy::cast_precision_loss, reason = "elements of a matrix are far below 2^52")]
+        let bits = self.allocated().get("Host")?.model * f64::from(1 << 23) / elements as f64;
+        let known = [
+            ("F16", 16.0),
+            ("BF16", 16.0),
+            ("Q8_0", 8.5),
+            ("Q6_K", 6.5625),
+            ("Q5_K", 5.5),
+            ("Q5_0", 5.5),
+            ("Q4_K", 4.5),
+            ("Q4_0", 4.5),
+            ("Q3_K", 3.4375),
+            ("Q2_K", 2.625),
+            ("IQ4_XS", 4.25),
+            ("IQ3_S", 3.4375),
+        ];
+        let types = self.tensor_types();
+        let fits = |(name, of): &&(&str, f64)| (of - bits).abs() < 0.01 && types.contains_key(*name);
+        known.iter().find(fits).map(|(name, _)| (*name).to_owned())
+    }
+
     fn buffers<'a>(&'a self, fact: &str) -> impl Iterator<Item = (&'a str, f64)> + use<'a> {
         let list = self.facts.get(fact).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         list.iter().filter_map(|buffer| Some((buffer["device"].as_str()?, buffer["mib"].as_f64()?)))
@@ -134,16 +157,6 @@ impl Row {
                 device
             })
             .collect()
-    }
-
-    /// What the device had in use beyond llama.cpp's buffers, where the log shows it, in MiB; with what showed it.
-    pub fn beyond_buffers(&self) -> Option<(f64, String)> {
-        let usage = self.facts.get("observed_usage").and_then(Value::as_object)?;
-        let tool = usage.get("tool").and_then(Value::as_str).unwrap_or("").to_owned();
-        let number = |key: &str| usage.get(key).and_then(Value::as_f64);
-        let buffers: f64 =
-            self.allocated().iter().filter(|(name, _)| *name != "Host").map(|(_, parts)| parts.total()).sum();
-        number("residual_mib").or_else(|| number("delta_mib").map(|delta| delta - buffers)).map(|mib| (mib, tool))
     }
 }
 

@@ -12,6 +12,9 @@ mod quality;
 mod quantizing;
 #[path = "../small_models/mod.rs"]
 mod small_models;
+mod phantoms;
+#[path = "../../build/upstream.rs"]
+mod upstream;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
