@@ -38,8 +38,9 @@ pub async fn replay(command: &WorkerCommand, row: &Row, folder: &Path) -> Result
     let start = Instant::now();
     let estimated = sized(command, row, &path, Graphs::EarlierBuilds).await;
     let first = start.elapsed();
+    let start = Instant::now();
     let this_build = sized(command, row, &path, Graphs::ThisBuild).await;
-    let took = first.max(start.elapsed() - first);
+    let took = first.max(start.elapsed());
     let _ = std::fs::remove_file(&path);
     Ok(Replayed { estimated: estimated?, this_build: this_build?, notes, took })
 }
