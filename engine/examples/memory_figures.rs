@@ -7,6 +7,7 @@ mod replay;
 mod row;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use muster_engine::worker::WorkerCommand;
 use row::Row;
@@ -36,11 +37,15 @@ async fn main() -> ExitCode {
         row::all().into_iter().filter(|row| wanted.is_empty() || wanted.iter().any(|id| id == row.id())).collect();
     for status in ["judged", "excluded", "host"] {
         println!("## {status}");
+        if status == "host" {
+            println!("{HOST_DIFFERENCES}");
+        }
         let mut errors = Errors::default();
         for row in rows.iter().filter(|row| row.text("status") == status) {
             print_row(&command, row, folder.path(), &mut errors).await;
         }
         println!("{status}: {}", spread(&mut errors.earlier));
+        println!("{status}: longest dry run with its worker {:.2?}", errors.longest);
         println!("{status}, with the graphs of the build that is linked: {}", spread(&mut errors.this_build));
     }
     ExitCode::SUCCESS
@@ -51,6 +56,7 @@ async fn main() -> ExitCode {
 struct Errors {
     earlier: Vec<f64>,
     this_build: Vec<f64>,
+    longest: Duration,
 }
 
 /// Prints a log's devices and keeps their errors in percent: on GPUs the total of each, without one the total of the host.
@@ -69,6 +75,7 @@ async fn print_row(command: &WorkerCommand, row: &Row, folder: &std::path::Path,
             return;
         }
     };
+    errors.longest = errors.longest.max(replayed.took);
     let logged = row.allocated();
     let on_host = logged.keys().all(|name| name == "Host");
     for (name, logged) in &logged {
@@ -96,9 +103,6 @@ async fn print_row(command: &WorkerCommand, row: &Row, folder: &std::path::Path,
             estimated.compute,
             if counts { " " } else { " (not counted)" },
         );
-    }
-    if on_host {
-        println!("    {HOST_DIFFERENCES}");
     }
     for note in &replayed.notes {
         println!("    {note}");

@@ -51,13 +51,26 @@ std::string name_of(ggml_backend_buffer_type_t type) {
     return device ? ggml_backend_dev_name(device) : HOST;
 }
 
-// Split and overrides: those given, then the experts of the first layers, as llama.cpp's --n-cpu-moe makes them.
+// llama.cpp's --n-cpu-moe has such a pattern for each layer (llm_ffn_block_regex). One for all finds the same tensors, and
+// spares the loader a regular expression for each layer and tensor: a second, with a hundred layers.
+std::string experts_of_first(uint32_t layers) {
+    std::string numbers;
+    for (uint32_t i = 0; i < layers; i++) {
+        numbers += (i ? "|" : "") + std::to_string(i);
+    }
+    return "blk\\.(" + numbers + ")" + LLM_FFN_EXPS_REGEX;
+}
+
+// Split and overrides: those given, then the experts of the first layers.
 void fill_layout(parameters & out, const ms_settings & settings, const ms_layout & layout) {
     if (layout.split_count > llama_max_devices()) {
         throw std::runtime_error("a split over more devices than llama.cpp takes");
     }
-    if (layout.override_count + settings.expert_layers_on_host >= llama_max_tensor_buft_overrides()) {
+    if (layout.override_count + 1 >= llama_max_tensor_buft_overrides()) {
         throw std::runtime_error("more tensor overrides than llama.cpp takes");
+    }
+    if (settings.expert_layers_on_host > 1000) {
+        throw std::runtime_error("experts of more than 1000 layers on the host: no model has so many");
     }
     out.split.assign(layout.split, layout.split + layout.split_count);
     out.split.resize(llama_max_devices(), 0.0f);
@@ -67,8 +80,8 @@ void fill_layout(parameters & out, const ms_settings & settings, const ms_layout
     for (size_t i = 0; i < layout.override_count; i++) {
         wanted.emplace_back(layout.overrides[i].pattern, place_of(out, layout.overrides[i].device));
     }
-    for (uint32_t i = 0; i < settings.expert_layers_on_host; i++) {
-        wanted.emplace_back(llm_ffn_block_regex((int) i, LLM_FFN_EXPS_REGEX), ggml_backend_cpu_buffer_type());
+    if (settings.expert_layers_on_host) {
+        wanted.emplace_back(experts_of_first(settings.expert_layers_on_host), ggml_backend_cpu_buffer_type());
     }
     if (wanted.empty()) {
         return;
@@ -215,10 +228,10 @@ bool leaves_margin(const ms_model & model, uint64_t margin) {
     return true;
 }
 
-// The overrides that were used, less those at the end that `expert_layers_on_host` says again.
+// The overrides that were used, less the one at the end that `expert_layers_on_host` says again.
 void remember_layout(ms_model & opened, const parameters & params, uint32_t expert_layers_on_host) {
     opened.expert_layers_on_host = expert_layers_on_host;
-    const size_t count           = params.overrides.empty() ? 0 : params.overrides.size() - 1 - expert_layers_on_host;
+    const size_t count           = params.overrides.empty() ? 0 : params.overrides.size() - 1 - (expert_layers_on_host > 0);
     for (size_t i = 0; i < count; i++) {
         opened.overrides.emplace_back(params.overrides[i].pattern, name_of(params.overrides[i].buft));
     }

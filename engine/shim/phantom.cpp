@@ -58,7 +58,7 @@ ggml_backend_buffer_t allocate_host(ggml_backend_buffer_type_t type, size_t size
     return buffer;
 }
 
-// Graphs as builds before 2026 made and measured them, to compare with logs of theirs. What came since makes compute buffers
+// Graphs as earlier builds made and measured them, to compare with logs of theirs. What came since makes compute buffers
 // larger: inputs for batches of tokens beside embeddings (llm_graph_context::build_inp_embd), which are left to the host
 // here; and backends that reorder a graph, or keep tensors longer for fused operations (graph_optimize).
 bool earlier_graphs = false;

@@ -53,7 +53,7 @@ typedef struct ms_phantom {
 } ms_phantom;
 
 // Registers devices that report memory and never compute. Global to the process: at most once, in a short-lived one. With
-// `as_earlier_builds`, compute buffers are those of builds before 2026, to compare with their logs.
+// `as_earlier_builds`, compute buffers are those of earlier builds, to compare with their logs.
 bool ms_phantoms_register(const ms_phantom * phantoms, size_t count, bool as_earlier_builds, ms_error * error);
 
 // ---- model ---------------------------------------------------------------------------------------------------------

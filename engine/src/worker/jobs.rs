@@ -45,7 +45,7 @@ pub enum Graphs {
     /// Those of the llama.cpp that is linked, which is what a load then takes.
     #[default]
     ThisBuild,
-    /// Those of builds before 2026, to compare with what they logged. They lack the inputs for batches that mix tokens and
+    /// Those of earlier builds (until b8200 at least), to compare with what they logged. They lack the inputs for batches that mix tokens and
     /// embeddings, and backends did not reorder graphs or keep tensors longer for fused operations. On devices only: main
     /// memory is not an earlier build's.
     EarlierBuilds,

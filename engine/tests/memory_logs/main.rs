@@ -15,7 +15,7 @@ struct Judged {
 
 async fn judged() -> Vec<Judged> {
     let command = WorkerCommand::new(env!("CARGO_BIN_EXE_engine-worker"));
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let mut all = Vec::new();
     for row in row::all().into_iter().filter(|row| row.text("status") == "judged") {
         let replayed = replay::replay(&command, &row, folder.path()).await.unwrap_or_else(|reason| {
@@ -27,7 +27,7 @@ async fn judged() -> Vec<Judged> {
                 (by_device[name].total() / logged.total() - 1.0) * 100.0
             };
             all.push(Judged {
-                name: format!("{} {name} ({})", row.id(), replayed.notes.join("; ")),
+                name: format!("{} {name} in {:?} ({})", row.id(), replayed.took, replayed.notes.join("; ")),
                 earlier: error(&replayed.estimated),
                 this_build: error(&replayed.this_build),
             });

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use muster_engine::gguf::GgufHeader;
 use muster_engine::maker::{ModelSpec, Quantization};
@@ -25,6 +26,8 @@ pub struct Replayed {
     pub this_build: BTreeMap<String, Parts>,
     /// What is different about the file or the log, in words.
     pub notes: Vec<String>,
+    /// The longer of the two dry runs, with starting its worker.
+    pub took: Duration,
 }
 
 /// Replays one log; an error is a reason in words.
@@ -32,10 +35,14 @@ pub async fn replay(command: &WorkerCommand, row: &Row, folder: &Path) -> Result
     let mut notes = Vec::new();
     let path = folder.join(format!("{}.gguf", row.id()));
     make(command, row, &path, &mut notes).await?;
+    let start = Instant::now();
     let estimated = sized(command, row, &path, Graphs::EarlierBuilds).await;
+    let first = start.elapsed();
+    let start = Instant::now();
     let this_build = sized(command, row, &path, Graphs::ThisBuild).await;
+    let took = first.max(start.elapsed());
     let _ = std::fs::remove_file(&path);
-    Ok(Replayed { estimated: estimated?, this_build: this_build?, notes })
+    Ok(Replayed { estimated: estimated?, this_build: this_build?, notes, took })
 }
 
 async fn sized(
@@ -159,6 +166,7 @@ fn settings(row: &Row) -> Result<EngineSettings, String> {
         // Before there was a choice, all sequences shared one cache.
         kv_unified: row.flag("kv_unified").unwrap_or(true),
         flash_attention,
-        expert_layers_on_host: 0,
+        // Where experts were kept on the host, all of them were; the logs do not say of which layers.
+        expert_layers_on_host: all.filter(|_| row.text("status_reason").starts_with("tensor_override")).unwrap_or(0),
     })
 }
