@@ -8,11 +8,11 @@ mod generating;
 mod jobs;
 mod maker;
 mod malformed;
+mod phantoms;
 mod quality;
 mod quantizing;
 #[path = "../small_models/mod.rs"]
 mod small_models;
-mod phantoms;
 #[path = "../../build/upstream.rs"]
 mod upstream;
 
