@@ -176,7 +176,8 @@ impl<'a> Asking<'a> {
         let question = self.question;
         let parallel = question.parallel.max(1);
         let settings = EngineSettings {
-            context: ContextTokens::new((run.context / parallel).max(1)),
+            // None at all leaves it to the fit.
+            context: ContextTokens::new(if run.context == 0 { 0 } else { (run.context / parallel).max(1) }),
             parallel,
             batch: question.batch,
             ubatch: question.ubatch,

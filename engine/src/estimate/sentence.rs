@@ -27,7 +27,7 @@ fn fitting(estimate: &Estimate) -> String {
     let trained = u64::from(estimate.model.context_train.get()) * u64::from(streams);
     let context = u64::from(estimate.n_ctx.get());
     if estimate.context_shrank {
-        words += &format!(" at {} of the {} tokens it was trained with", grouped(context), grouped(trained));
+        words += &format!(" at {} of {} tokens", grouped(context), grouped(trained));
     }
     let spare = estimate.spare_bytes.filter(|spare| *spare > Bytes::ZERO);
     match (&estimate.devices[..], spare) {
