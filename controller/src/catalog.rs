@@ -385,19 +385,26 @@ impl Catalog {
     ) -> Result<(Staged, ModelDigest), ImportError> {
         let mut receiving = self.blobs.receive(size).await?;
         let mut chunks = std::pin::pin!(chunks);
-        let mut told = 0;
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(ImportError::Transfer)?;
-            let received = receiving.push(chunk).await?;
-            if receiving.failed() {
-                break;
+        let came: Result<(), ImportError> = async {
+            let mut told = 0;
+            while let Some(chunk) = chunks.next().await {
+                let chunk = chunk.map_err(ImportError::Transfer)?;
+                let received = receiving.push(chunk).await?;
+                if receiving.failed() {
+                    break;
+                }
+                if received.get() - told >= PROGRESS_STEP || received == size {
+                    told = received.get();
+                    let _ = progress.send(ImportProgress::Received(received)).await;
+                }
             }
-            if received.get() - told >= PROGRESS_STEP || received == size {
-                told = received.get();
-                let _ = progress.send(ImportProgress::Received(received)).await;
-            }
+            Ok(())
         }
-        Ok(receiving.finish().await?)
+        .await;
+        // Finished in any case: only then is what was written kept or removed.
+        let finished = receiving.finish().await;
+        came?;
+        Ok(finished?)
     }
 
     /// Checks a file that is new, and moves it and its row into place.

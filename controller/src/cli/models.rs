@@ -127,13 +127,15 @@ async fn import(
         name = name.or_else(|| name_of(file));
         opened = Some(content);
     }
-    let matrix = opened_imatrix(making.imatrix.as_deref()).await?;
+    let (matrix, imatrix_size) = opened_imatrix(making.imatrix.as_deref()).await?.unzip();
+    let imatrix_size = imatrix_size.unwrap_or(0);
     let start = wire::ImportModelStart {
         size,
         name: name.unwrap_or_default(),
         quantize: making.quantize.clone(),
         bundled: file.is_none(),
         no_quality: making.no_quality,
+        imatrix_size,
     };
     let start = wire::ImportModelRequest { message: Some(import_model_request::Message::Start(start)) };
     messages.send(start).await.map_err(|_| Failure::new("cannot begin the import"))?;
@@ -164,11 +166,17 @@ async fn import(
     }
 }
 
-/// An importance matrix, opened before anything is sent.
-async fn opened_imatrix(path: Option<&Path>) -> Result<Option<File>, Failure> {
+/// An importance matrix, opened before anything is sent, and its size.
+async fn opened_imatrix(path: Option<&Path>) -> Result<Option<(File, u64)>, Failure> {
     let Some(path) = path else { return Ok(None) };
-    let file = File::open(path).await;
-    file.map(Some).map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))
+    let opened = async {
+        let file = File::open(path).await?;
+        match file.metadata().await?.len() {
+            0 => Err(io::Error::other("it is empty")),
+            size => Ok((file, size)),
+        }
+    };
+    opened.await.map(Some).map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))
 }
 
 /// Makes quantizations of a model that is in the catalog.
@@ -179,10 +187,11 @@ async fn make(
     imatrix: Option<&Path>,
     (no_quality, requantize): (bool, bool),
 ) -> Result<Model, Failure> {
-    let matrix = opened_imatrix(imatrix).await?;
+    let (matrix, imatrix_size) = opened_imatrix(imatrix).await?.unzip();
+    let imatrix_size = imatrix_size.unwrap_or(0);
     let (messages, outgoing) = mpsc::channel(4);
     let shown = Shown::new(name.clone(), 0);
-    let start = wire::QuantizeModelStart { name, quantize, no_quality, requantize };
+    let start = wire::QuantizeModelStart { name, quantize, no_quality, requantize, imatrix_size };
     let start = wire::QuantizeModelRequest { message: Some(quantize_model_request::Message::Start(start)) };
     messages.send(start).await.map_err(|_| Failure::new("cannot begin"))?;
     let sending = tokio::spawn(async move {

@@ -262,7 +262,7 @@ impl Admin for AdminService {
         else {
             return Err(Status::invalid_argument("the first message must say what comes"));
         };
-        let wire::ImportModelStart { size, name, quantize, bundled, no_quality } = start;
+        let wire::ImportModelStart { size, name, quantize, bundled, no_quality, imatrix_size } = start;
         if quantize.len() > QUANTIZE_MAX {
             return Err(Status::invalid_argument(format!("at most {QUANTIZE_MAX} quantizations at once")));
         }
@@ -270,17 +270,15 @@ impl Admin for AdminService {
         let size = Bytes::new(size);
         let wanted = ImportRequest { size, name, quantize, bundled, no_quality, requantize: false };
         let mut matrix: Option<ImatrixFile> = None;
-        let mut first_chunk = None;
-        // A bundled model's messages end after the importance matrix; a file's first chunk follows it.
-        while let Some(message) = incoming.message().await? {
-            match message.message {
-                Some(import_model_request::Message::Imatrix(part)) => self.push_imatrix(&mut matrix, part).await?,
-                Some(import_model_request::Message::Chunk(chunk)) => {
-                    first_chunk = Some(Ok(chunk));
-                    break;
-                }
-                _ => {}
-            }
+        let mut missing = imatrix_size;
+        while missing > 0 {
+            let Some(wire::ImportModelRequest { message: Some(import_model_request::Message::Imatrix(part)) }) =
+                incoming.message().await?
+            else {
+                return Err(Status::invalid_argument(format!("{missing} bytes of the importance matrix did not come")));
+            };
+            missing = missing.saturating_sub(part.len() as u64);
+            self.push_imatrix(&mut matrix, part).await?;
         }
         let imatrix = finish_imatrix(matrix).await?;
         let chunks = incoming.map_err(|status| status.message().to_owned()).filter_map(|message| async {
@@ -292,7 +290,6 @@ impl Admin for AdminService {
                 Err(error) => Some(Err(error)),
             }
         });
-        let chunks = futures_util::stream::iter(first_chunk).chain(chunks);
         let catalog = self.services.catalog.clone();
         Ok(self.follow(move |progress| async move { catalog.import(wanted, imatrix, chunks, &progress, actor).await }))
     }
@@ -308,16 +305,21 @@ impl Admin for AdminService {
         else {
             return Err(Status::invalid_argument("the first message must say what is wanted"));
         };
-        let wire::QuantizeModelStart { name, quantize, no_quality, requantize } = start;
+        let wire::QuantizeModelStart { name, quantize, no_quality, requantize, imatrix_size } = start;
         if quantize.len() > QUANTIZE_MAX {
             return Err(Status::invalid_argument(format!("at most {QUANTIZE_MAX} quantizations at once")));
         }
         let wanted = ImportRequest { name: Some(name), quantize, no_quality, requantize, ..ImportRequest::default() };
         let mut matrix: Option<ImatrixFile> = None;
-        while let Some(message) = incoming.message().await? {
-            if let Some(quantize_model_request::Message::Imatrix(part)) = message.message {
-                self.push_imatrix(&mut matrix, part).await?;
-            }
+        let mut missing = imatrix_size;
+        while missing > 0 {
+            let Some(wire::QuantizeModelRequest { message: Some(quantize_model_request::Message::Imatrix(part)) }) =
+                incoming.message().await?
+            else {
+                return Err(Status::invalid_argument(format!("{missing} bytes of the importance matrix did not come")));
+            };
+            missing = missing.saturating_sub(part.len() as u64);
+            self.push_imatrix(&mut matrix, part).await?;
         }
         let imatrix = finish_imatrix(matrix).await?;
         let catalog = self.services.catalog.clone();

@@ -426,6 +426,7 @@ pub fn import_request() -> Vec<wire::ImportModelRequest> {
         quantize: vec!["Q8_0".into(), "Q4_K_M".into()],
         bundled: true,
         no_quality: false,
+        imatrix_size: 0,
     };
     [Message::Start(start), Message::Chunk(RawBytes::from_static(b"GGUF"))]
         .map(|message| wire::ImportModelRequest { message: Some(message) })
