@@ -173,6 +173,8 @@ pub struct EstimateSettings {
     pub flash_attention: FlashAttention,
     /// Logits reserved: `micro_batch` (llama.cpp's own programs) or `sequence` (Muster's engine).
     pub outputs: OutputsReserved,
+    /// Compute graphs counted on devices: `earlier` (builds whose logs are public) or `this_build` (Muster's engine).
+    pub graphs: ComputeGraphs,
     /// What llama.cpp's fit was told to leave free on each device; `None` where it did not place the layers.
     pub margin_bytes: Option<Bytes>,
 }
@@ -185,6 +187,16 @@ pub enum OutputsReserved {
     MicroBatch,
     /// For one token of each sequence.
     Sequence,
+}
+
+/// Whose compute graphs are counted on devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComputeGraphs {
+    /// Those of the llama.cpp builds whose logs are public.
+    Earlier,
+    /// Those of the build that the engine links: what a load on a desk then takes.
+    ThisBuild,
 }
 
 /// A change with which all of the model would fit.

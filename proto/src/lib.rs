@@ -38,8 +38,8 @@ pub use desired::{DesiredAssignment, DesiredState, EngineSettings, FlashAttentio
 pub use digest::{DigestError, ModelDigest};
 pub use enrolment::{EnrolmentToken, EnrolmentTokenError, TokenRecord};
 pub use estimate::{
-    Alternative, Change, Estimate, EstimateSettings, EstimatedDevice, EstimatedHost, EstimatedModel, EstimatedSpeed,
-    ModelSource, OutputsReserved,
+    Alternative, Change, ComputeGraphs, Estimate, EstimateSettings, EstimatedDevice, EstimatedHost, EstimatedModel,
+    EstimatedSpeed, ModelSource, OutputsReserved,
 };
 pub use ids::{AdminName, AssignmentId, IdError, MachineId, TokenId};
 pub use inventory::{Cpu, Device, DeviceKind, Disk, Inventory, Memory, Os, ProbeFailure};

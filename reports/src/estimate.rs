@@ -1,8 +1,8 @@
 //! What a model takes on given devices, and how fast it runs there.
 
 use muster_proto::{
-    Alternative, Bytes, Change, Estimate, EstimatedDevice, EstimatedHost, EstimatedSpeed, OutputsReserved,
-    TokensPerSecond,
+    Alternative, Bytes, Change, ComputeGraphs, Estimate, EstimatedDevice, EstimatedHost, EstimatedSpeed,
+    OutputsReserved, TokensPerSecond,
 };
 
 use crate::bar::{Bar, FREE, Fill, bars, legend};
@@ -184,7 +184,13 @@ fn facts(estimate: &Estimate, style: &Style) -> String {
         OutputsReserved::Sequence => "logits for one token of each sequence, as Muster's engine reserves",
     };
     facts.add("compute", plain(format!("batch {}, micro-batch {}, {outputs}", settings.batch, settings.ubatch)));
-    facts.add("sized by", toned(&estimate.engine_build, Tone::Quiet));
+    let sized_by = match settings.graphs {
+        ComputeGraphs::ThisBuild => estimate.engine_build.clone(),
+        ComputeGraphs::Earlier => {
+            format!("{}, with the compute graphs of builds whose logs are public", estimate.engine_build)
+        }
+    };
+    facts.add("sized by", toned(&sized_by, Tone::Quiet));
     facts.render()
 }
 

@@ -295,6 +295,11 @@ pub(super) struct EstimateArgs {
     /// sequence, as Muster's engine does [default: micro-batch; with --machine, sequence]
     #[arg(long, value_enum, help_heading = "Settings")]
     pub outputs: Option<OutputRows>,
+    /// Whose compute graphs are counted on devices: those of the llama.cpp builds whose logs are public, or those of the
+    /// build in Muster's engine, which reserve some MiB more [default: earlier; with --machine or --outputs sequence,
+    /// this-build]
+    #[arg(long, value_enum, help_heading = "Settings")]
+    pub graphs: Option<ComputeGraphs>,
 
     /// Layers on the devices, the output counted as one: a number, all, or auto, which is llama.cpp's own fit
     #[arg(long, value_name = "N|all|auto", default_value = "auto", help_heading = "Placement")]
@@ -368,6 +373,15 @@ pub(super) enum OutputRows {
     MicroBatch,
     /// One for each sequence
     Sequence,
+}
+
+/// Whose compute graphs are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ComputeGraphs {
+    /// Those of the builds whose logs are public
+    Earlier,
+    /// Those of the build in Muster's engine
+    ThisBuild,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use muster_proto::{
-    Bytes, ContextTokens, EngineSettings, Estimate, EstimateSettings, EstimatedModel, KvType, OutputsReserved,
+    Bytes, ComputeGraphs, ContextTokens, EngineSettings, Estimate, EstimateSettings, EstimatedModel, KvType,
+    OutputsReserved,
 };
 
 use super::alternatives::alternatives;
@@ -11,8 +12,8 @@ use super::layout::Layout;
 use super::sentence::sentence;
 use super::speed::speed;
 use super::{EstimateError, ExpertsOnHost, GpuLayers, Question};
-use crate::gguf::GgufHeader;
-use crate::worker::{self, Outputs, PhantomDevice, Placement, SizeOptions, SizeRequest, WorkerCommand};
+use crate::gguf::{GgufFiles, GgufHeader};
+use crate::worker::{self, Graphs, Outputs, PhantomDevice, Placement, SizeOptions, SizeRequest, WorkerCommand};
 
 /// Steps in which a context that is free to choose shrinks: llama.cpp rounds each sequence's to these anyway.
 const CONTEXT_STEP: u32 = 256;
@@ -41,7 +42,8 @@ pub(super) struct Asking<'a> {
 /// # Errors
 /// See [`EstimateError`]. That a model does not fit is an answer.
 pub async fn answer(command: &WorkerCommand, question: &Question) -> Result<Estimate, EstimateError> {
-    let header = GgufHeader::read(&question.path)
+    let header = GgufFiles::open(&question.path)
+        .map(GgufFiles::into_header)
         .map_err(|source| EstimateError::File { path: question.path.clone(), source })?;
     let asking = Asking { command, question, header: &header };
     let (layout, by_fit) = asking.placed().await?;
@@ -201,6 +203,7 @@ impl<'a> Asking<'a> {
             options: SizeOptions {
                 total_context: Some(ContextTokens::new(run.context)),
                 outputs: question.outputs,
+                graphs: question.graphs,
                 placement,
                 ..SizeOptions::default()
             },
@@ -238,6 +241,10 @@ fn settings(question: &Question, by_fit: bool) -> EstimateSettings {
         outputs: match question.outputs {
             Outputs::MicroBatch => OutputsReserved::MicroBatch,
             Outputs::PerSequence => OutputsReserved::Sequence,
+        },
+        graphs: match question.graphs {
+            Graphs::EarlierBuilds => ComputeGraphs::Earlier,
+            Graphs::ThisBuild => ComputeGraphs::ThisBuild,
         },
         margin_bytes: by_fit.then_some(question.margin),
     }

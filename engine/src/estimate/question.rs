@@ -9,7 +9,7 @@ use muster_proto::{Benchmark, Bytes, ContextTokens, FlashAttention, KvType, Mode
 
 use super::TargetDevice;
 use crate::device_table::KnownDevice;
-use crate::worker::Outputs;
+use crate::worker::{Graphs, Outputs};
 
 /// This model, on these devices, with these settings.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ pub struct Question {
     pub flash_attention: FlashAttention,
     /// For how many tokens logits are reserved.
     pub outputs: Outputs,
+    /// Whose compute graphs are counted on devices.
+    pub graphs: Graphs,
     /// Layers on devices.
     pub gpu_layers: GpuLayers,
     /// Layers whose experts stay in main memory.
@@ -75,6 +77,7 @@ impl Question {
             kv_unified: false,
             flash_attention: FlashAttention::Auto,
             outputs: Outputs::MicroBatch,
+            graphs: Graphs::EarlierBuilds,
             gpu_layers: GpuLayers::Auto,
             experts_on_host: ExpertsOnHost::Layers(0),
             margin: Self::MARGIN,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use muster_proto::{
     AdminRecord, AgentStatus, Alternative, Artifact, ArtifactSource, AssignmentId, AuditEvent, BenchModel, BenchPoint,
-    Benchmark, Bytes, BytesPerSecond, CaFingerprint, Candidate, Change, ContextTokens, ControllerStatus, Cpu,
-    Deployment, DeploymentState, DesiredAssignment, Device, DeviceKind, DeviceMemory, Disk, EngineSettings,
+    Benchmark, Bytes, BytesPerSecond, CaFingerprint, Candidate, Change, ComputeGraphs, ContextTokens, ControllerStatus,
+    Cpu, Deployment, DeploymentState, DesiredAssignment, Device, DeviceKind, DeviceMemory, Disk, EngineSettings,
     EnrolmentState, Estimate, EstimateSettings, EstimatedDevice, EstimatedHost, EstimatedModel, EstimatedSpeed,
     FlashAttention, Inventory, KvType, Machine, MachineId, MachinePlan, Measured, Memory, MemoryNeed, Model,
     ModelDigest, ModelSource, Observed, Os, OutputsReserved, Plan, Prediction, ProbeFailure, Rejection,
@@ -559,6 +559,7 @@ pub fn estimate() -> Estimate {
             kv_unified: false,
             flash_attention: FlashAttention::Auto,
             outputs: OutputsReserved::MicroBatch,
+            graphs: ComputeGraphs::Earlier,
             margin_bytes: Some(Bytes::from_gib(1)),
         },
         alternatives: vec![],

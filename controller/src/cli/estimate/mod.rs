@@ -10,14 +10,14 @@ mod target;
 mod written;
 
 use muster_engine::estimate::{EstimateError, ExpertsOnHost, GpuLayers, Question, answer};
-use muster_engine::worker::{Outputs, WorkerCommand};
+use muster_engine::worker::{Graphs, Outputs, WorkerCommand};
 use muster_proto::{Bytes, ContextTokens, Estimate, FlashAttention, KvType};
 use muster_reports::estimate_page;
 use tempfile::TempDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
-use super::args::{EstimateArgs, FlashAttn, Global, KvCacheType, OutputRows};
+use super::args::{ComputeGraphs, EstimateArgs, FlashAttn, Global, KvCacheType, OutputRows};
 use super::output::Output;
 use crate::error_chain;
 
@@ -94,6 +94,12 @@ async fn estimate(global: &Global, arguments: &EstimateArgs, scratch: &TempDir) 
         Some(OutputRows::Sequence) => Outputs::PerSequence,
         None if arguments.machine.is_some() => Outputs::PerSequence,
         None => Outputs::MicroBatch,
+    };
+    question.graphs = match arguments.graphs {
+        Some(ComputeGraphs::Earlier) => Graphs::EarlierBuilds,
+        Some(ComputeGraphs::ThisBuild) => Graphs::ThisBuild,
+        None if question.outputs == Outputs::PerSequence => Graphs::ThisBuild,
+        None => Graphs::EarlierBuilds,
     };
     question.gpu_layers = match arguments.gpu_layers {
         WrittenLayers::Auto => GpuLayers::Auto,
