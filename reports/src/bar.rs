@@ -1,5 +1,7 @@
 //! Bars of parts of a whole, one line each.
 
+use std::fmt::Write as _;
+
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use crate::layout::clean;
@@ -70,10 +72,10 @@ pub(crate) fn legend(meanings: &[(Fill, &str)], style: &Style) -> String {
             used = 0;
         }
         let line = lines.last_mut().expect("one line at least");
-        *line += &format!("  {} {meaning}", painted(&fill.letter.to_string(), *fill, style));
+        let _ = write!(line, "  {} {meaning}", painted(&fill.letter.to_string(), *fill, style));
         used += width;
     }
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    lines.join("\n") + "\n"
 }
 
 fn painted(text: &str, fill: Fill, style: &Style) -> String {
@@ -118,7 +120,6 @@ fn cells(parts: &[u64], width: usize) -> Vec<usize> {
         let sum: usize = cells.iter().sum();
         let Some(largest) = (0..cells.len()).max_by_key(|index| cells[*index]) else { return cells };
         match sum.cmp(&width) {
-            std::cmp::Ordering::Equal => return cells,
             std::cmp::Ordering::Less if total > 0 => cells[largest] += width - sum,
             std::cmp::Ordering::Greater if cells[largest] > 1 => cells[largest] -= 1,
             _ => return cells,

@@ -1,5 +1,7 @@
 //! What a model takes on given devices, and how fast it runs there.
 
+use std::fmt::Write as _;
+
 use muster_proto::{
     Alternative, Bytes, Change, ComputeGraphs, Estimate, EstimatedDevice, EstimatedHost, EstimatedSpeed,
     OutputsReserved, TokensPerSecond,
@@ -52,7 +54,7 @@ fn model(estimate: &Estimate, style: &Style) -> String {
         grouped(model.context_train.get())
     );
     if model.experts > 0 {
-        about += &format!(", {} experts", model.experts);
+        let _ = write!(about, ", {} experts", model.experts);
     }
     heading(name, style) + &sentence(about, Tone::Quiet, style)
 }
@@ -205,13 +207,13 @@ fn placement(estimate: &Estimate) -> String {
     };
     if devices.len() > 1 {
         let layers: Vec<String> = devices.iter().map(|device| format!("{} {}", device.name, device.layers)).collect();
-        text += &format!(" ({})", layers.join(", "));
+        let _ = write!(text, " ({})", layers.join(", "));
     }
     if *partial_layers > 0 {
-        text += &format!("; {}", partial(estimate, *partial_layers));
+        let _ = write!(text, "; {}", partial(estimate, *partial_layers));
     }
     if let Some(margin) = estimate.settings.margin_bytes {
-        text += &format!("; by llama.cpp's fit, which leaves {margin} free");
+        let _ = write!(text, "; by llama.cpp's fit, which leaves {margin} free");
     }
     text
 }
@@ -251,10 +253,10 @@ fn instead(alternative: &Alternative, estimate: &Estimate) -> String {
         ),
     };
     if let Some(spare) = alternative.spare_bytes {
-        text += &format!(": {spare} to spare");
+        let _ = write!(text, ": {spare} to spare");
     }
     if let Some(speed) = &alternative.speed {
-        text += &format!(", {}", decode(speed));
+        let _ = write!(text, ", {}", decode(speed));
     }
     text
 }

@@ -295,7 +295,7 @@ fn a_bad_model_file_is_one_line_and_code_3() {
     for (name, content, words) in [
         ("empty.gguf", Vec::new(), "not a GGUF"),
         ("text.gguf", b"this is a text\n".repeat(50), "not a GGUF"),
-        ("random", (0..5000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect(), "not a GGUF"),
+        ("random", (0..5000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect(), "not a GGUF"),
         ("cut.gguf", whole[..9000].to_vec(), "the file ends at byte 9000"),
         ("cut-in-weights.gguf", whole[..5_000_000].to_vec(), "beyond the file's end"),
         ("version.gguf", with(4, &77_u32.to_le_bytes()), "version 77"),

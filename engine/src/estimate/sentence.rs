@@ -1,5 +1,7 @@
 //! The answer in one plain sentence.
 
+use std::fmt::Write as _;
+
 use muster_proto::{Bytes, Change, Estimate};
 
 /// Says whether it fits, with how much to spare or missing, and what would fit instead.
@@ -27,7 +29,7 @@ fn fitting(estimate: &Estimate) -> String {
     let trained = u64::from(estimate.model.context_train.get()) * u64::from(streams);
     let context = u64::from(estimate.n_ctx.get());
     if estimate.context_shrank {
-        words += &format!(" at {} of {} tokens", grouped(context), grouped(trained));
+        let _ = write!(words, " at {} of {} tokens", grouped(context), grouped(trained));
     }
     let spare = estimate.spare_bytes.filter(|spare| *spare > Bytes::ZERO);
     match (&estimate.devices[..], spare) {
@@ -35,11 +37,15 @@ fn fitting(estimate: &Estimate) -> String {
             words = format!("takes {} of main memory", estimate.host.used());
         }
         (_, None) => words += " with nothing to spare",
-        ([] | [_], Some(spare)) => words += &format!(" with {spare} to spare"),
-        (_, Some(spare)) => words += &format!(" with at least {spare} to spare on each device"),
+        ([] | [_], Some(spare)) => {
+            let _ = write!(words, " with {spare} to spare");
+        }
+        (_, Some(spare)) => {
+            let _ = write!(words, " with at least {spare} to spare on each device");
+        }
     }
     if !estimate.devices.is_empty() && (left(estimate) || estimate.partial_layers > 0) {
-        words += &format!(", {}", placed(estimate));
+        let _ = write!(words, ", {}", placed(estimate));
     }
     words
 }
@@ -132,4 +138,15 @@ pub(super) fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::grouped;
+
+    #[test]
+    fn numbers_of_tokens_are_grouped() {
+        let said = [0, 999, 4096, 131_072, 10_485_760].map(grouped);
+        assert_eq!(said, ["0", "999", "4,096", "131,072", "10,485,760"]);
+    }
 }

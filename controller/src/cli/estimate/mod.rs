@@ -89,11 +89,11 @@ async fn estimate(global: &Global, arguments: &EstimateArgs, scratch: &TempDir) 
         FlashAttn::Off => FlashAttention::Off,
         FlashAttn::Auto => FlashAttention::Auto,
     };
-    question.outputs = match arguments.outputs {
-        Some(OutputRows::MicroBatch) => Outputs::MicroBatch,
-        Some(OutputRows::Sequence) => Outputs::PerSequence,
-        None if arguments.machine.is_some() => Outputs::PerSequence,
-        None => Outputs::MicroBatch,
+    // A machine of Muster runs Muster's engine.
+    let usual = if arguments.machine.is_some() { OutputRows::Sequence } else { OutputRows::MicroBatch };
+    question.outputs = match arguments.outputs.unwrap_or(usual) {
+        OutputRows::MicroBatch => Outputs::MicroBatch,
+        OutputRows::Sequence => Outputs::PerSequence,
     };
     question.graphs = match arguments.graphs {
         Some(ComputeGraphs::Earlier) => Graphs::EarlierBuilds,

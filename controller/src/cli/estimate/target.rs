@@ -124,12 +124,11 @@ async fn machine(global: &Global, name: &str) -> Result<Target, Failure> {
 
 /// This machine's CPU: all of main memory, as llama.cpp reports it.
 async fn this_cpu(command: &WorkerCommand, host_memory: Option<Bytes>) -> Result<Target, Failure> {
-    let host_memory = match host_memory {
-        Some(memory) => Some(memory),
-        None => {
-            let devices = worker::devices(command).await.map_err(|error| Failure::of(&error))?;
-            devices.into_iter().find(|device| device.kind == DeviceKind::Cpu).and_then(|cpu| cpu.memory_total)
-        }
+    let host_memory = if host_memory.is_some() {
+        host_memory
+    } else {
+        let devices = worker::devices(command).await.map_err(|error| Failure::of(&error))?;
+        devices.into_iter().find(|device| device.kind == DeviceKind::Cpu).and_then(|cpu| cpu.memory_total)
     };
     Ok(Target { host_memory, ..Target::default() })
 }
