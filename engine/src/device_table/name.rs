@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::KnownDevice;
 
 /// Words that say whose product it is and tell no two devices apart.
-const BRANDS: [&str; 23] = [
+const BRANDS: [&str; 30] = [
     "nvidia",
     "amd",
     "ati",
@@ -33,6 +33,13 @@ const BRANDS: [&str; 23] = [
     "generation",
     "series",
     "cpu",
+    "ryzen",
+    "threadripper",
+    "tr",
+    "xeon",
+    "epyc",
+    "platinum",
+    "gold",
 ];
 /// Names in an answer to an unknown one.
 const NEAREST: usize = 5;
@@ -74,7 +81,56 @@ pub(super) fn find<'a>(name: &str, devices: &'a [KnownDevice]) -> Result<&'a Kno
             _ => {}
         }
     }
+    if let Some(device) = by_widest_name(&trimmed, devices).or_else(|| by_model_number(&trimmed, devices)) {
+        return Ok(device);
+    }
     Err(UnknownDevice { name: name.chars().take(100).collect(), nearest: nearest(&trimmed, devices) })
+}
+
+/// The only device that is all that is asked, by its key and its name together, and whose key leaves nothing out: "RTX PRO
+/// 6000 Workstation" says a word of the name beside the key's. Words that no device has are noise ("8ch", "DDR5-4800").
+fn by_widest_name<'a>(name: &str, devices: &'a [KnownDevice]) -> Option<&'a KnownDevice> {
+    let names: Vec<BTreeSet<String>> =
+        devices.iter().map(|device| &words(&device.key) | &words(&device.name)).collect();
+    let known = |word: &String| memory_gib(word).is_some() || names.iter().any(|name| name.contains(word));
+    let mut asked: BTreeSet<String> = words(name).into_iter().filter(known).collect();
+    // So NVIDIA's driver calls the SXM card; the other one has HBM2e.
+    if asked.contains("h100") && name.contains("hbm3") {
+        asked.insert("sxm".to_owned());
+    }
+    if !asked.iter().any(|word| !is_brand(word) && memory_gib(word).is_none() && has_digit(word)) {
+        return None;
+    }
+    let mut matches = devices.iter().zip(&names).filter(|(device, name)| {
+        let key = words(&device.key);
+        let memory = device.memory.map(|bytes| bytes.get() >> 30);
+        asked.iter().all(|word| {
+            name.contains(word) || is_brand(word) || memory_gib(word).is_some_and(|gib| Some(gib) == memory)
+        }) && key.iter().all(|word| asked.contains(word) || is_brand(word) || memory_gib(word).is_some())
+    });
+    let (device, _) = matches.next()?;
+    matches.next().is_none().then_some(device)
+}
+
+/// The only device with a model number that is asked for: letters and digits, or a server processor's four digits.
+fn by_model_number<'a>(name: &str, devices: &'a [KnownDevice]) -> Option<&'a KnownDevice> {
+    let asked = words(name);
+    let server = asked.contains("xeon") || asked.contains("epyc");
+    let number = |word: &&String| {
+        let letters = word.chars().any(|c| c.is_ascii_alphabetic());
+        has_digit(word) && memory_gib(word).is_none() && (letters && word.len() >= 5 || server && word.len() == 4)
+    };
+    let numbers: Vec<&String> = asked.iter().filter(number).collect();
+    let mut matches = devices.iter().filter(|device| {
+        let own = &words(&device.key) | &words(&device.name);
+        numbers.iter().any(|word| own.contains(*word))
+    });
+    let device = matches.next()?;
+    matches.next().is_none().then_some(device)
+}
+
+fn has_digit(word: &str) -> bool {
+    word.chars().any(|c| c.is_ascii_digit())
 }
 
 /// How much of a device's name the question leaves out: 0 nothing, 1 a memory size or a form, more than that another
@@ -158,6 +214,14 @@ fn words(name: &str) -> BTreeSet<String> {
     let mut parts = parts.into_iter().peekable();
     while let Some(part) = parts.next() {
         let number = part.chars().all(|c| c.is_ascii_digit());
+        // "32 GPU cores".
+        if number && parts.peek().is_some_and(|next| next == "gpu") {
+            let mut ahead = parts.clone();
+            ahead.next();
+            if ahead.next().is_some_and(|next| next.starts_with("core")) {
+                parts.next();
+            }
+        }
         let word = match parts.peek().map(String::as_str) {
             Some("gb" | "gib" | "g") if number => format!("{part}gb"),
             Some("core" | "cores" | "c") if number => format!("{part}c"),
@@ -276,6 +340,13 @@ mod tests {
             ("Instinct MI50 32GB", "mi50"),
             ("Radeon PRO W7900", "w7900"),
             ("Ryzen 9 5950X", "cpu-5950x"),
+            ("AMD Ryzen Threadripper PRO 7965WX", "cpu-tr-7965wx"),
+            ("Intel Xeon Platinum 8358", "cpu-xeon-8358"),
+            ("Apple M3 Max (40 GPU cores)", "m3-max-40c"),
+            ("M2 (10 GPU cores)", "m2-10c"),
+            ("NVIDIA H100 80GB HBM3", "h100-sxm"),
+            ("RTX PRO 6000 Blackwell", "rtx-pro-6000"),
+            ("NVIDIA RTX PRO 6000 Workstation", "rtx-pro-6000"),
         ] {
             match find(name) {
                 Ok(device) => assert_eq!(device.key, key, "{name}"),
