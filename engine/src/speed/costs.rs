@@ -384,14 +384,7 @@ impl ModelCosts {
             } else {
                 (kv_heads * (head_size + value_size), heads * (head_size + value_size))
             };
-            let layer = Attention {
-                layers: 1.0,
-                window,
-                cache_elements,
-                products,
-                heads,
-                head_size,
-            };
+            let layer = Attention { layers: 1.0, window, cache_elements, products, heads, head_size };
             match attention.iter_mut().find(|known| Attention { layers: 1.0, ..(*known).clone() } == layer) {
                 Some(known) => known.layers += 1.0,
                 None => attention.push(layer),

@@ -108,10 +108,7 @@ async fn layers_of_gemma_4_are_counted_one_by_one() {
     let costs = ModelCosts::of(&GgufHeader::read(&path).unwrap()).unwrap();
     // 25 layers of 8 key heads of 256 that look back 1,024 tokens, and 5 of 2 heads of 512 that look back at all.
     assert_eq!(over_context(&costs, 1.0, |a| a.cache_elements), 25.0 * 4096.0 + 5.0 * 2048.0);
-    assert_eq!(
-        over_context(&costs, 65536.0, |a| a.cache_elements),
-        25.0 * 4096.0 * 1024.0 + 5.0 * 2048.0 * 65536.0
-    );
+    assert_eq!(over_context(&costs, 65536.0, |a| a.cache_elements), 25.0 * 4096.0 * 1024.0 + 5.0 * 2048.0 * 65536.0);
     assert_eq!(over_context(&costs, 1.0, |a| a.products), 16.0 * (25.0 * 512.0 + 5.0 * 1024.0));
     // "A4B": of 25 billion parameters.
     assert!((3.6e9..4.1e9).contains(&costs.parameters_per_token()), "{}", costs.parameters_per_token());
