@@ -259,9 +259,9 @@ impl ModelCosts {
         let period = facts.get("swa_pattern_period");
         if let Some(window) = facts.get("n_swa").filter(|_| period.is_some() || arch == "gemma4" || arch == "phi3") {
             let sliding = match period {
-                Some(period) => (attention_layers * (period - 1.0) / period).floor(),
+                Some(period) => attention_layers - (attention_layers / period).floor(),
                 None if arch == "phi3" => attention_layers,
-                None => (attention_layers * 5.0 / 6.0).floor(),
+                None => attention_layers - (attention_layers / 6.0).floor(),
             };
             attention = vec![
                 Attention { layers: attention_layers - sliding, ..full.clone() },
@@ -341,6 +341,9 @@ impl ModelCosts {
         }
 
         let heads = number("attention.head_count");
+        // Layers with a window may have shorter keys, and a list may say which those are.
+        let list = header.get_integers(&format!("{architecture}.attention.sliding_window_pattern"));
+        let lengths = ("attention.key_length_swa", "attention.value_length_swa");
         let head_size = number("attention.key_length").or(heads.map(|heads| width / heads)).unwrap_or(128.0);
         let value_size = number("attention.value_length").unwrap_or(head_size);
         let heads = heads
@@ -351,9 +354,8 @@ impl ModelCosts {
         let period = number("attention.sliding_window_pattern").or(default_period(architecture));
         let mut attention: Vec<Attention> = Vec::new();
         let (mut expert_layers, mut recurrent_layers) = (0.0, 0.0);
-        let mut index = 0.0_f64;
-        for block in blocks.values() {
-            index += 1.0;
+        for (blocks_before, block) in blocks.values().enumerate() {
+            let index = blocks_before as f64 + 1.0;
             if block.names.iter().any(|name| name.contains("_exps.")) {
                 expert_layers += 1.0;
             }
@@ -366,6 +368,13 @@ impl ModelCosts {
             if !attends {
                 continue;
             }
+            let slides = match list.and_then(|list| list.get(blocks_before)) {
+                Some(listed) => *listed != 0,
+                None => period.is_none_or(|period| period <= 1.0 || index % period != 0.0),
+            };
+            let window = window.filter(|_| slides);
+            let own = |key, of_all| number(key).filter(|_| window.is_some()).unwrap_or(of_all);
+            let (head_size, value_size) = (own(lengths.0, head_size), own(lengths.1, value_size));
             let (cache_elements, products) = if block.latent > 0.0 {
                 (block.latent, heads * (2.0 * block.latent - number("rope.dimension_count").unwrap_or(64.0)))
             } else if block.key > 0.0 {
@@ -375,15 +384,7 @@ impl ModelCosts {
             } else {
                 (kv_heads * (head_size + value_size), heads * (head_size + value_size))
             };
-            let slides = period.is_none_or(|period| period <= 1.0 || index % period != 0.0);
-            let layer = Attention {
-                layers: 1.0,
-                window: window.filter(|_| slides),
-                cache_elements,
-                products,
-                heads,
-                head_size,
-            };
+            let layer = Attention { layers: 1.0, window, cache_elements, products, heads, head_size };
             match attention.iter_mut().find(|known| Attention { layers: 1.0, ..(*known).clone() } == layer) {
                 Some(known) => known.layers += 1.0,
                 None => attention.push(layer),

@@ -113,6 +113,8 @@ pub fn estimate_with(question: &SpeedQuestion, priors: &Priors) -> Result<Speed,
                 spread = spread.narrower(priors.spread(decode, "calibrated"));
             }
         }
+        // Benchmarks are of short contexts and have no experts, so this stays uncertain after them.
+        spread = spread.widened(priors.uncertain(&terms));
         if question.host.is_none() && question.placement.host_layers + question.placement.host_experts > 0.0 {
             spread = spread.widened(UNKNOWN_HOST);
         }

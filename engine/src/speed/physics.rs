@@ -57,9 +57,22 @@ pub fn sharpness(cpu: bool) -> f64 {
     if cpu { OVERLAP_CPU } else { OVERLAP }
 }
 
+/// What a term's time is spent on, as far as its uncertainty depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concern {
+    /// Attention: the cache's bytes and the products over the context.
+    Context,
+    /// Weights of routed experts.
+    Experts,
+    /// All else.
+    Other,
+}
+
 /// `quantity × exp(Σ weight · parameter)` seconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Term {
+    /// What it is spent on.
+    pub concern: Concern,
     /// What it overlaps with.
     pub lane: Lane,
     /// Whether a CPU computes it.
@@ -86,6 +99,9 @@ pub struct Rates {
     /// Logarithm of watts per shader arithmetic, against a desktop card's, where it has fewer; else, and where the power is
     /// not known, 0. A card that lacks power runs below its published clock when its arithmetic is busy.
     pub power: f64,
+    /// The same against the power that its own architecture takes at full clock: what matrix arithmetic, which keeps every
+    /// unit busy, is held back by.
+    pub busy_power: f64,
     /// Whether it shares the host's memory.
     pub unified: bool,
     /// Bytes a second over its bus.
@@ -102,6 +118,23 @@ pub struct Rates {
 
 /// Watts per 10¹² shader operations a second of a desktop card at its full clock (GeForce RTX 4090: 450 W, 82.6).
 const WATTS_PER_TERA: f64 = 5.5;
+/// Watts per 10¹² shader operations a second that an architecture's desktop cards have at their full clock: the upper
+/// third of the device table's cards of it.
+fn full_power(architecture: &str) -> f64 {
+    match architecture {
+        "Ada" => 7.0,
+        "Blackwell" => 7.5,
+        "Volta" => 9.0,
+        "Turing" | "Turing (no tensor cores)" => 11.7,
+        "RDNA4" => 12.5,
+        "RDNA3" | "RDNA3.5" | "Xe2" | "Battlemage" | "P100" | "CDNA1" | "CDNA2" => 13.5,
+        "Alchemist" => 15.3,
+        "RDNA2" => 16.0,
+        "Pascal" | "GCN5" | "GCN5.1" | "RDNA1" => 22.0,
+        _ => 10.5,
+    }
+}
+
 /// From when on llama.cpp's builds are taken as today's: the mass of the measurements that the priors come from.
 pub(super) const TODAY: f64 = 2025.7;
 /// From this many tokens in a batch on, the GPU computes layers whose weights are on the host and copies those
@@ -114,23 +147,29 @@ impl Rates {
         let arithmetic = shader_arithmetic(device)?;
         let architecture = architecture(device);
         let power = match device.tdp_watts {
-            Some(watts) if !device.unified => (watts / (arithmetic / 1e12) / WATTS_PER_TERA).ln().clamp(-1.0, 0.0),
-            _ => 0.0,
+            Some(watts) if !device.unified => watts / (arithmetic / 1e12),
+            _ => f64::INFINITY,
+        };
+        // A processor's graphics share its watts with the cores, of which they get most.
+        let busy_power = match device.tdp_watts {
+            Some(watts) if matches!(device.vendor, Vendor::Amd | Vendor::Intel) => watts / (arithmetic / 1e12),
+            _ => power,
         };
         // Measured copies reach four fifths of what the lanes carry.
         let (generation, lanes) = device.pcie.unwrap_or((4.0, 16));
         Some(Self {
             backend: backend.name().to_owned(),
             unit: matrix_unit(&architecture, backend, built),
-            architecture,
             bandwidth: device.bandwidth?,
             arithmetic,
-            power,
+            power: (power / WATTS_PER_TERA).ln().clamp(-1.0, 0.0),
+            busy_power: (busy_power / full_power(&architecture)).ln().clamp(-1.2, 0.0),
             unified: device.unified || device.vendor == Vendor::Apple,
             bus: 0.8 * 0.985e9 * 2.0_f64.powf(generation - 3.0) * f64::from(lanes),
             matrix: matrix_ratio(device),
             size: (arithmetic / 30e12).ln().max(-1.5),
             threads: 0.0,
+            architecture,
         })
     }
 
@@ -145,6 +184,7 @@ impl Rates {
             bandwidth: cores.bandwidth.or(device.bandwidth)?,
             arithmetic: threads * cores.ghz * 1e9 * operations_per_clock(device, &cores.instructions),
             power: 0.0,
+            busy_power: 0.0,
             unified: true,
             bus: f64::INFINITY,
             matrix: 0.0,
@@ -210,13 +250,24 @@ fn matrix_unit(architecture: &str, backend: Backend, built: f64) -> &'static str
         ("CDNA1" | "CDNA2" | "CDNA3", _) if built < 2025.55 => "unused",
         // dp4a and its AMD likes appear with Pascal's GP102, Vega 20, RDNA 2.
         ("P100" | "GCN4" | "GCN5" | "RDNA1", Backend::Cuda | Backend::Rocm) => "scalar",
-        ("P100" | "GCN4" | "GCN5" | "RDNA1", _) => "dot",
         // llama.cpp compiles one path for compute capability 7.5, whose matrix instructions this chip emulates.
         ("Turing (no tensor cores)", Backend::Cuda) => "emulated",
-        ("Pascal" | "GCN5.1" | "RDNA2" | "Turing (no tensor cores)" | "Alchemist" | "Volta", _) => "dot",
-        ("RDNA3" | "RDNA3.5", _) => "wmma",
+        (
+            "Pascal"
+            | "GCN5.1"
+            | "RDNA2"
+            | "Turing (no tensor cores)"
+            | "Alchemist"
+            | "Volta"
+            | "P100"
+            | "GCN4"
+            | "GCN5"
+            | "RDNA1",
+            _,
+        ) => "dot",
         // Before the extension for cooperative matrices was used.
         (_, Backend::Vulkan) if built < 2024.93 => "dot",
+        ("RDNA3" | "RDNA3.5", _) => "wmma",
         ("Turing", _) => "matrix-turing",
         ("M5" | "M6", _) => "neural",
         ("M1" | "M2" | "M3" | "M4", _) => "simdgroup",
@@ -354,6 +405,7 @@ pub fn decode(work: &Work) -> Vec<Term> {
         let launch = join(&[levels("d.launch", rates), work.aged("d.launch.age", rates)]);
         let each = if cpu { 1e-6 * rates.threads } else { 1e-5 };
         terms.push(Term {
+            concern: Concern::Other,
             lane: Lane::Alone,
             cpu: rates.backend == "cpu",
             quantity: costs.layers * part.layers * each,
@@ -362,6 +414,7 @@ pub fn decode(work: &Work) -> Vec<Term> {
         if costs.expert_layers > 0.0 {
             let extra = join(&[launch.clone(), backend("d.launch.experts", rates)]);
             terms.push(Term {
+                concern: Concern::Other,
                 lane: Lane::Alone,
                 cpu: rates.backend == "cpu",
                 quantity: costs.expert_layers * part.experts * each,
@@ -371,6 +424,7 @@ pub fn decode(work: &Work) -> Vec<Term> {
         if costs.recurrent_layers > 0.0 {
             let extra = join(&[launch.clone(), backend("d.launch.recurrent", rates)]);
             terms.push(Term {
+                concern: Concern::Other,
                 lane: Lane::Alone,
                 cpu: rates.backend == "cpu",
                 quantity: costs.recurrent_layers * part.layers * each,
@@ -385,6 +439,7 @@ pub fn decode(work: &Work) -> Vec<Term> {
                 bandwidth.push(("d.bandwidth.unified".into(), 1.0));
             }
             terms.push(Term {
+                concern: of(expert),
                 lane: Lane::Memory(index),
                 cpu,
                 quantity: weights.bytes * share / rates.bandwidth,
@@ -406,6 +461,7 @@ pub fn decode(work: &Work) -> Vec<Term> {
             }
             // Some ten instructions a parameter, spread over 64 lanes' worth of loads.
             terms.push(Term {
+                concern: of(expert),
                 lane: Lane::Arithmetic(index),
                 cpu,
                 quantity: weights.parameters * share * 8.0 / rates.arithmetic,
@@ -417,6 +473,7 @@ pub fn decode(work: &Work) -> Vec<Term> {
             let bytes = seen * attention.cache_elements * work.cache_bytes;
             let cache = join(&[backend("d.cache", rates), levels("d.bandwidth", rates)]);
             terms.push(Term {
+                concern: Concern::Context,
                 lane: Lane::Alone,
                 cpu: rates.backend == "cpu",
                 quantity: bytes / rates.bandwidth,
@@ -430,6 +487,7 @@ pub fn decode(work: &Work) -> Vec<Term> {
                 products.extend(backend("d.attention.wide", rates));
             }
             terms.push(Term {
+                concern: Concern::Context,
                 lane: Lane::Alone,
                 cpu: rates.backend == "cpu",
                 quantity: 2.0 * seen * attention.products / rates.arithmetic,
@@ -439,6 +497,7 @@ pub fn decode(work: &Work) -> Vec<Term> {
         if costs.state_elements > 0.0 {
             let bytes = costs.state_elements * part.layers * 8.0;
             terms.push(Term {
+                concern: Concern::Context,
                 lane: Lane::Alone,
                 cpu: rates.backend == "cpu",
                 quantity: bytes / rates.bandwidth,
@@ -449,6 +508,7 @@ pub fn decode(work: &Work) -> Vec<Term> {
     if work.devices > 1.0 {
         let rates = &work.parts[0].rates;
         terms.push(Term {
+            concern: Concern::Other,
             lane: Lane::Alone,
             cpu: rates.backend == "cpu",
             quantity: (work.devices - 1.0) * 1e-4,
@@ -465,6 +525,11 @@ pub fn prefill(work: &Work) -> Vec<Term> {
     let batch = work.ubatch.min(work.tokens).max(1.0);
     let streams = work.parts[0].rates.backend != "cpu" && batch >= OFFLOAD_BATCH;
     let mut terms = Vec::new();
+    // Physical batches pass GPU after GPU, several at once (`ggml-backend.cpp`: `GGML_SCHED_MAX_COPIES` is 4).
+    let batches = (work.tokens / batch).ceil().min(4.0);
+    let host = work.parts.iter().any(|part| part.rates.backend == "cpu");
+    let pipeline =
+        if work.devices > 1.0 && !host { (batches * work.devices / (batches + work.devices - 1.0)).ln() } else { 0.0 };
     for part in &work.parts {
         let copied = part.rates.backend == "cpu" && streams;
         // Layers of the host in a large batch: their weights are copied, the GPU computes.
@@ -473,6 +538,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
         let count = costs.layers * part.layers + costs.expert_layers * part.experts;
         let each = if rates.backend == "cpu" { 2e-6 * rates.threads } else { 2e-5 };
         terms.push(Term {
+            concern: Concern::Other,
             lane: Lane::Alone,
             cpu: rates.backend == "cpu",
             quantity: count * each / batch,
@@ -482,6 +548,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
             if costs.output.as_ref().is_some_and(|output| std::ptr::eq(output, weights)) {
                 // Only the last token of a prompt needs its output.
                 terms.push(Term {
+                    concern: of(expert),
                     lane: Lane::Alone,
                     cpu: rates.backend == "cpu",
                     quantity: weights.bytes / rates.bandwidth / work.tokens,
@@ -500,8 +567,11 @@ pub fn prefill(work: &Work) -> Vec<Term> {
                 vec![(format!("p.matmul@{}", rates.architecture), 1.0)],
                 vec![(format!("p.matmul.{}/{}/{}", class(&weights.kind), rates.backend, rates.architecture), 1.0)],
             ]);
-            if rates.power != 0.0 {
-                matmul.push(("p.matmul.power".into(), rates.power));
+            if rates.busy_power != 0.0 {
+                matmul.push(("p.matmul.power".into(), rates.busy_power));
+            }
+            if pipeline > 0.0 {
+                matmul.push(("p.pipeline".into(), pipeline));
             }
             if rates.unified && rates.unit != "simdgroup" && rates.unit != "neural" && rates.unit != "cpu" {
                 // It shares its power with a CPU.
@@ -517,6 +587,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
             let operations = 2.0 * weights.parameters * share / rates.arithmetic;
             let experts = if expert { backend("p.matmul.experts", rates) } else { Vec::new() };
             terms.push(Term {
+                concern: of(expert),
                 lane: Lane::Alone,
                 cpu: rates.backend == "cpu",
                 quantity: operations * used,
@@ -526,6 +597,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
             let (tile, name) = if expert { (32.0, "p.fill.experts") } else { (64.0, "p.fill") };
             let fill = join(&[matmul, backend(name, rates)]);
             terms.push(Term {
+                concern: of(expert),
                 lane: Lane::Alone,
                 cpu: rates.backend == "cpu",
                 quantity: operations * read * tile / batch,
@@ -533,6 +605,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
             });
             let bytes = weights.bytes * share * read / batch;
             terms.push(Term {
+                concern: of(expert),
                 lane: Lane::Alone,
                 cpu: rates.backend == "cpu",
                 quantity: bytes / rates.bandwidth,
@@ -540,6 +613,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
             });
             if copied {
                 terms.push(Term {
+                    concern: Concern::Other,
                     lane: Lane::Alone,
                     cpu: rates.backend == "cpu",
                     quantity: bytes / rates.bus,
@@ -550,6 +624,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
         // What passes between the matrices: norms, gates, residuals, some 60 bytes per width and layer.
         let passing = costs.layers * part.layers * costs.width * 60.0 / rates.bandwidth;
         terms.push(Term {
+            concern: Concern::Other,
             lane: Lane::Alone,
             cpu: rates.backend == "cpu",
             quantity: passing,
@@ -560,6 +635,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
             let each = costs.experts_used * (3.0 * costs.expert_width + 2.0 * costs.width) * 8.0;
             let quantity = costs.expert_layers * part.experts * each / rates.bandwidth;
             terms.push(Term {
+                concern: Concern::Other,
                 lane: Lane::Alone,
                 cpu: rates.backend == "cpu",
                 quantity,
@@ -583,6 +659,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
                 products.extend(backend("p.attention.plain", rates));
             }
             terms.push(Term {
+                concern: Concern::Context,
                 lane: Lane::Alone,
                 cpu: rates.backend == "cpu",
                 quantity: 2.0 * seen * attention.products / rates.arithmetic,
@@ -592,6 +669,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
                 // The matrix of scores is written, masked, normalized and read.
                 let scores = seen * attention.heads * 20.0 / rates.bandwidth;
                 terms.push(Term {
+                    concern: Concern::Context,
                     lane: Lane::Alone,
                     cpu: rates.backend == "cpu",
                     quantity: scores,
@@ -603,12 +681,19 @@ pub fn prefill(work: &Work) -> Vec<Term> {
             let scan = costs.state_elements * part.layers * 8.0 / rates.arithmetic;
             let mut factors = backend("p.scan", rates);
             factors.push((format!("p.scan.{}", costs.architecture), 1.0));
-            terms.push(Term { lane: Lane::Alone, cpu: rates.backend == "cpu", quantity: scan, factors });
+            terms.push(Term {
+                concern: Concern::Other,
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: scan,
+                factors,
+            });
         }
     }
     if work.devices > 1.0 {
         let rates = &work.parts[0].rates;
         let hop = Term {
+            concern: Concern::Other,
             lane: Lane::Alone,
             cpu: rates.backend == "cpu",
             quantity: (work.devices - 1.0) * 2e-3 / batch,
@@ -618,4 +703,8 @@ pub fn prefill(work: &Work) -> Vec<Term> {
     }
     terms.retain(|term| term.quantity > 0.0);
     terms
+}
+
+fn of(expert: bool) -> Concern {
+    if expert { Concern::Experts } else { Concern::Other }
 }

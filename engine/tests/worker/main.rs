@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod costs;
 mod deaths;
 mod dry_runs;
 mod generating;
