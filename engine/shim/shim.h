@@ -183,6 +183,43 @@ bool ms_quantize(
         const char * source, const char * target, int32_t file_type, uint32_t threads, ms_progress progress, void * user,
         ms_error * error);
 
+// ---- sizing profiles -----------------------------------------------------------------------------------------------
+
+// A context and a micro-batch, as llama.cpp rounds them.
+typedef struct ms_shape {
+    uint32_t tokens;  // of a micro-batch
+    uint32_t outputs; // rows of logits
+    uint32_t cells;   // of each cache
+    uint32_t streams; // caches
+} ms_shape;
+
+typedef struct ms_reserved {
+    uint64_t context;
+    uint64_t compute;
+} ms_reserved;
+
+// What KV cache and compute buffers would take in another context on a model that was opened without allocating: the host
+// first, then the model's devices. The context that it has is of no use afterwards, but to ask again.
+bool ms_model_reserve(
+        ms_model * model, const ms_settings * settings, const ms_shape * shape, ms_reserved * out, size_t capacity,
+        ms_error * error);
+
+// Called for each tensor of weights and of the context: where it lies (0 the host, else 1 + the device) and its bytes there.
+typedef void (*ms_on_tensor)(void * user, int32_t place, const char * name, uint64_t bytes);
+
+// What of a model decides the sizes of a context.
+typedef struct ms_sizing_facts {
+    uint32_t window;          // tokens of the sliding window, 0 for none
+    bool     causal;
+    bool     all_outputs;     // an encoder: every token is an output
+    bool     cache;           // has a KV cache or a recurrent state
+    bool     flash_attention; // how llama.cpp resolved `auto` in the present context
+} ms_sizing_facts;
+
+void ms_model_sizing_facts(const ms_model * model, ms_sizing_facts * out);
+
+bool ms_model_tensors(ms_model * model, ms_on_tensor on_tensor, void * user, ms_error * error);
+
 #ifdef __cplusplus
 }
 #endif

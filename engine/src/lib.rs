@@ -13,6 +13,7 @@ mod ffi;
 mod frame;
 pub mod gguf;
 pub mod host;
+pub mod profile;
 pub mod random_model;
 pub mod speed;
 mod wire;

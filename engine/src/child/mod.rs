@@ -10,6 +10,7 @@ mod generate;
 mod jobs;
 mod measure;
 mod outbox;
+mod profile;
 
 use std::io;
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ fn run() -> io::Result<()> {
         Some(Request::Devices(wire::Devices {})) => Ok(jobs::devices()),
         Some(Request::Size(request)) => jobs::size(&request),
         Some(Request::Quantize(request)) => jobs::quantize(&request, id, &outbox),
+        Some(Request::Profile(request)) => profile::run(&request, id, &outbox),
         Some(Request::Bench(request)) => bench::run(&request, id, &outbox),
         Some(Request::Load(request)) => return generate::run(&request, id, &outbox, &requests),
         Some(Request::Abort(wire::Abort {})) => {

@@ -315,14 +315,14 @@ impl Drop for Partial {
 }
 
 /// What a reply means for a job.
-enum Step<T> {
+pub(super) enum Step<T> {
     More,
     Done(T),
     Unexpected,
 }
 
 /// Starts a worker for one request, and follows its replies until one ends the job.
-async fn once<T>(
+pub(super) async fn once<T>(
     command: &WorkerCommand,
     request: Request,
     mut on_reply: impl FnMut(Reply) -> Step<T>,

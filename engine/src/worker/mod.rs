@@ -14,6 +14,7 @@ mod generator;
 mod jobs;
 mod log;
 mod process;
+mod profile;
 
 pub use chat::{
     ChatRequest, FinishReason, GenerateError, GenerationEvent, ResponseFormat, Sampling, ToolCallDelta, ToolChoice,
@@ -25,3 +26,4 @@ pub use jobs::{
     BenchProgress, BenchRequest, Outputs, PhantomBackend, PhantomDevice, Placement, QuantizeRequest, SizeOptions,
     SizeRequest, Sized, bench, devices, quantize, size,
 };
+pub use profile::{ProfileRequest, profile};

@@ -1,0 +1,2 @@
+//! Sizing profiles.
+pub mod shape;
