@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use cargo_metadata::MetadataCommand;
 
-const SHIM: [&str; 5] = ["process.cpp", "phantom.cpp", "model.cpp", "chat.cpp", "profile.cpp"];
+const SHIM: [&str; 6] = ["process.cpp", "phantom.cpp", "model.cpp", "chat.cpp", "maker.cpp", "profile.cpp"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto/engine.proto");

@@ -220,6 +220,32 @@ void ms_model_sizing_facts(const ms_model * model, ms_sizing_facts * out);
 
 bool ms_model_tensors(ms_model * model, ms_on_tensor on_tensor, void * user, ms_error * error);
 
+// ---- making models -------------------------------------------------------------------------------------------------
+
+// A model of metadata alone: llama.cpp creates its tensors without data, optional ones too.
+typedef struct ms_maker ms_maker;
+
+typedef struct ms_tensor {
+    char    name[64]; // GGML_MAX_NAME
+    int64_t shape[4]; // row length first
+    int32_t type;     // ggml_type
+} ms_tensor;
+
+// `metadata` is a GGUF without tensors, in memory.
+ms_maker * ms_maker_new(const void * metadata, size_t length, ms_error * error);
+void       ms_maker_free(ms_maker * maker);
+
+// Fills at most `capacity`; returns how many there are.
+size_t ms_maker_tensors(const ms_maker * maker, ms_tensor * out, size_t capacity);
+
+// Replaces the type of each tensor, which is its type before quantizing, by what llama.cpp's quantizer makes of it for
+// this llama_ftype.
+bool ms_maker_types(const ms_maker * maker, int32_t file_type, ms_tensor * tensors, size_t count, ms_error * error);
+
+// Encodes rows of values as a tensor type. `columns` is a multiple of its block, `capacity` the exact size in bytes.
+bool ms_encode(
+        int32_t type, const float * values, int64_t columns, int64_t rows, void * out, size_t capacity, ms_error * error);
+
 #ifdef __cplusplus
 }
 #endif

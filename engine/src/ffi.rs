@@ -11,6 +11,8 @@ use std::ptr::NonNull;
 // Its build script is what links llama.cpp.
 use llama_cpp_sys_2 as _;
 
+use crate::gguf::TensorType;
+
 /// Mirrors of the shim's plain structs, field by field.
 mod raw {
     use super::{c_char, c_void};
@@ -58,8 +60,17 @@ mod raw {
         pub parallel_tool_calls: bool,
     }
 
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    pub struct Tensor {
+        pub name: [c_char; 64],
+        pub shape: [i64; 4],
+        pub kind: i32,
+    }
+
     pub enum Model {}
     pub enum Chat {}
+    pub enum Maker {}
 
     pub type Progress = extern "C" fn(fraction: f32, user: *mut c_void) -> bool;
     pub type OnTensor = extern "C" fn(user: *mut c_void, place: i32, name: *const c_char, bytes: u64);
@@ -140,6 +151,25 @@ mod raw {
             threads: u32,
             progress: Progress,
             user: *mut c_void,
+            error: *mut Error,
+        ) -> bool;
+        pub fn ms_maker_new(metadata: *const c_void, length: usize, error: *mut Error) -> *mut Maker;
+        pub fn ms_maker_free(maker: *mut Maker);
+        pub fn ms_maker_tensors(maker: *const Maker, out: *mut Tensor, capacity: usize) -> usize;
+        pub fn ms_maker_types(
+            maker: *const Maker,
+            file_type: i32,
+            tensors: *mut Tensor,
+            count: usize,
+            error: *mut Error,
+        ) -> bool;
+        pub fn ms_encode(
+            kind: i32,
+            values: *const f32,
+            columns: i64,
+            rows: i64,
+            out: *mut c_void,
+            capacity: usize,
             error: *mut Error,
         ) -> bool;
     }
@@ -680,4 +710,106 @@ extern "C" fn on_difference(
     };
     // SAFETY: `user` is the vector that Chat::parse passed, borrowed by nobody else during the call.
     unsafe { &mut *user.cast::<Vec<Difference>>() }.push(difference);
+}
+
+/// A tensor of a model to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MakerTensor {
+    /// Its name.
+    pub name: String,
+    /// Its dimensions, row length first, ones behind.
+    pub shape: [u64; 4],
+    /// Its type.
+    pub kind: TensorType,
+}
+
+/// A model of metadata alone, which llama.cpp says the tensors of. Used by one thread.
+pub struct Maker(NonNull<raw::Maker>);
+
+impl Drop for Maker {
+    fn drop(&mut self) {
+        // SAFETY: made by ms_maker_new, freed once.
+        unsafe { raw::ms_maker_free(self.0.as_ptr()) };
+    }
+}
+
+impl Maker {
+    /// Reads metadata: a GGUF without tensors.
+    pub fn new(metadata: &[u8]) -> Result<Self, String> {
+        let mut error = raw::Error::new();
+        // SAFETY: the slice lives through the call, which copies what it keeps.
+        let maker = unsafe { raw::ms_maker_new(metadata.as_ptr().cast(), metadata.len(), &raw mut error) };
+        NonNull::new(maker).map(Self).ok_or_else(|| error.into_text())
+    }
+
+    /// All tensors that llama.cpp would take for this metadata, optional ones too.
+    pub fn tensors(&self) -> Result<Vec<MakerTensor>, String> {
+        // SAFETY: the model lives; with no room nothing is written.
+        let count = unsafe { raw::ms_maker_tensors(self.0.as_ptr(), std::ptr::null_mut(), 0) };
+        let mut raw = vec![raw::Tensor { name: [0; 64], shape: [0; 4], kind: 0 }; count];
+        // SAFETY: the model lives; at most `count` entries are written.
+        unsafe { raw::ms_maker_tensors(self.0.as_ptr(), raw.as_mut_ptr(), count) };
+        raw.iter()
+            .map(|tensor| {
+                let name = text_of(&tensor.name);
+                let mut shape = [1; 4];
+                for (size, given) in shape.iter_mut().zip(tensor.shape) {
+                    *size = u64::try_from(given).map_err(|_| format!("tensor {name} has a dimension of {given}"))?;
+                }
+                Ok(MakerTensor { kind: kind_of(tensor.kind)?, name, shape })
+            })
+            .collect()
+    }
+
+    /// Gives each tensor the type that llama.cpp's quantizer makes of it for this `llama_ftype`.
+    pub fn quantize(&self, file_type: u32, tensors: &mut [MakerTensor]) -> Result<(), String> {
+        let number = |number: u32| i32::try_from(number).map_err(|_| format!("no type has the number {number}"));
+        let mut raw = Vec::with_capacity(tensors.len());
+        for tensor in tensors.iter() {
+            let mut one = raw::Tensor { name: [0; 64], shape: [1; 4], kind: number(tensor.kind.number)? };
+            let text = c_string(tensor.name.as_str())?;
+            if text.as_bytes().len() >= one.name.len() {
+                return Err(format!("the name {} is too long for a tensor", tensor.name));
+            }
+            for (to, from) in one.name.iter_mut().zip(text.as_bytes()) {
+                *to = c_char::from_ne_bytes([*from]);
+            }
+            for (to, from) in one.shape.iter_mut().zip(tensor.shape) {
+                *to = i64::try_from(from).map_err(|_| format!("tensor {} is too large", tensor.name))?;
+            }
+            raw.push(one);
+        }
+        let file_type = number(file_type)?;
+        let mut error = raw::Error::new();
+        // SAFETY: the model lives; exactly `raw.len()` entries, each with a name that ends with a zero, are read and their
+        // types written.
+        let done =
+            unsafe { raw::ms_maker_types(self.0.as_ptr(), file_type, raw.as_mut_ptr(), raw.len(), &raw mut error) };
+        if !done {
+            return Err(error.into_text());
+        }
+        for (tensor, raw) in tensors.iter_mut().zip(&raw) {
+            tensor.kind = kind_of(raw.kind)?;
+        }
+        Ok(())
+    }
+}
+
+fn kind_of(number: i32) -> Result<TensorType, String> {
+    let known = u32::try_from(number).ok().and_then(TensorType::from_number);
+    known.ok_or_else(|| format!("llama.cpp names a tensor type {number} that is unknown here"))
+}
+
+/// Rows of values as `bytes` of a tensor type; `columns` is a multiple of its block.
+pub fn encode(kind: u32, values: &[f32], columns: usize, bytes: usize) -> Result<Vec<u8>, String> {
+    let number = |size: usize| i64::try_from(size).map_err(|_| "too many values".to_owned());
+    let kind = i32::try_from(kind).map_err(|_| format!("no type has the number {kind}"))?;
+    let (columns, rows) = (number(columns)?, number(values.len() / columns.max(1))?);
+    let mut out = vec![0; bytes];
+    let mut error = raw::Error::new();
+    // SAFETY: `values` holds rows of columns, and the shim writes only where the encoded size is what `out` holds.
+    let done = unsafe {
+        raw::ms_encode(kind, values.as_ptr(), columns, rows, out.as_mut_ptr().cast(), out.len(), &raw mut error)
+    };
+    if done { Ok(out) } else { Err(error.into_text()) }
 }

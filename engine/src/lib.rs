@@ -1,7 +1,8 @@
 //! Everything of Muster that touches llama.cpp and model files, behind a safe API.
 //!
 //! Owns: reading GGUF headers ([`gguf`]), the child processes in which llama.cpp runs ([`worker`]), models of random
-//! weights ([`random_model`]), the arithmetic of speed ([`speed`]), the bundled model ([`bundled`]), and what both
+//! weights ([`random_model`]), the maker of models of any architecture ([`maker`]) and the models that everybody knows
+//! ([`reference`]), the arithmetic of speed ([`speed`]), the bundled model ([`bundled`]), and what both
 //! programs need of the local machine ([`host`]). It does not know of controllers, policies or networks.
 //!
 //! No llama.cpp call ever happens in the process of an agent or a controller: [`worker`] starts the same executable again
@@ -13,8 +14,10 @@ mod ffi;
 mod frame;
 pub mod gguf;
 pub mod host;
+pub mod maker;
 pub mod profile;
 pub mod random_model;
+pub mod reference;
 pub mod speed;
 mod wire;
 pub mod worker;

@@ -8,6 +8,7 @@ mod answer;
 mod bench;
 mod generate;
 mod jobs;
+mod make;
 mod measure;
 mod outbox;
 mod profile;
@@ -46,6 +47,7 @@ fn run() -> io::Result<()> {
         Some(Request::Profile(request)) => profile::run(&request, id, &outbox),
         Some(Request::Bench(request)) => bench::run(&request, id, &outbox),
         Some(Request::Load(request)) => return generate::run(&request, id, &outbox, &requests),
+        Some(Request::MakeModel(request)) => make::run(&request),
         Some(Request::Abort(wire::Abort {})) => {
             ffi::abort();
             Ok(Reply::Done(wire::Done {}))

@@ -96,6 +96,24 @@ impl GgufWriter {
         }
     }
 
+    /// Adds an array of `u32`.
+    pub fn u32s(&mut self, key: &str, values: &[u32]) {
+        self.key(key, kind::ARRAY);
+        self.metadata.extend(kind::U32.to_le_bytes());
+        self.metadata.extend((values.len() as u64).to_le_bytes());
+        for value in values {
+            self.metadata.extend(value.to_le_bytes());
+        }
+    }
+
+    /// Adds an array of truth values.
+    pub fn bools(&mut self, key: &str, values: &[bool]) {
+        self.key(key, kind::ARRAY);
+        self.metadata.extend(kind::BOOL.to_le_bytes());
+        self.metadata.extend((values.len() as u64).to_le_bytes());
+        self.metadata.extend(values.iter().map(|value| u8::from(*value)));
+    }
+
     /// Adds a tensor.
     pub fn tensor(&mut self, tensor: TensorPlan) {
         self.tensors.push(tensor);

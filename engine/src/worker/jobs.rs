@@ -298,10 +298,14 @@ fn bench_point(point: wire::BenchPoint) -> Option<BenchPoint> {
 }
 
 /// Removes a file that is not complete, however the job ends.
-struct Partial(Option<PathBuf>);
+pub(super) struct Partial(Option<PathBuf>);
 
 impl Partial {
-    fn keep(mut self) {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self(Some(path))
+    }
+
+    pub(super) fn keep(mut self) {
         self.0 = None;
     }
 }

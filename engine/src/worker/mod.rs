@@ -13,6 +13,7 @@ mod error;
 mod generator;
 mod jobs;
 mod log;
+mod make;
 mod process;
 mod profile;
 
@@ -27,3 +28,4 @@ pub use jobs::{
     SizeRequest, Sized, bench, devices, quantize, size,
 };
 pub use profile::{ProfileRequest, profile};
+pub use make::{Made, MakeRequest, Weights, make_model};
