@@ -57,6 +57,23 @@ int32_t place_of(const ms_model & model, ggml_backend_buffer_type_t type) {
 
 } // namespace
 
+bool ms_model_try(ms_model * model, const ms_settings * settings, bool * flash_attention, ms_error * error) {
+    return ms_guard(error, false, [&] {
+        if (!settings->no_alloc) {
+            throw std::runtime_error("only a model that is opened to count is asked for another context");
+        }
+        llama_context * made = llama_init_from_model(model->model, ms_context_params(*settings));
+        if (!made) {
+            ms_error said = {};
+            ms_take_errors(&said);
+            throw std::runtime_error(said.text[0] ? said.text : "llama.cpp did not make a context and said no reason");
+        }
+        *flash_attention = made->get_cparams().flash_attn;
+        llama_free(made);
+        return true;
+    });
+}
+
 bool ms_model_reserve(
         ms_model * model, const ms_settings * settings, const ms_shape * shape, ms_reserved * out, size_t capacity, ms_error * error) {
     return ms_guard(error, false, [&] {
@@ -129,13 +146,21 @@ bool ms_model_reserve(
 bool ms_model_tensors(ms_model * model, ms_on_tensor on_tensor, void * user, ms_error * error) {
     return ms_guard(error, false, [&] {
         recording now = { on_tensor, user, {}, {} };
-        for (const auto & [type, used] : llama_get_memory_breakdown(model->context)) {
+        const auto * memory = model->memory ? model->memory.get() : model->context->get_memory();
+        auto         types  = model->model->memory_breakdown();
+        if (memory) {
+            types.merge(memory->memory_breakdown());
+        }
+        for (const auto & [type, used] : types) {
             now.places[type]           = place_of(*model, type);
             now.originals[type]        = type->iface;
             type->iface.get_alloc_size = recorded_size;
         }
         current = &now;
-        llama_get_memory_breakdown(model->context);
+        model->model->memory_breakdown();
+        if (memory) {
+            memory->memory_breakdown();
+        }
         current = nullptr;
         for (const auto & [type, original] : now.originals) {
             type->iface = original;
@@ -148,12 +173,12 @@ void ms_model_sizing_facts(const ms_model * model, ms_sizing_facts * out) {
     *out = {};
     ms_guard(nullptr, false, [&] {
         const auto & hparams = model->model->hparams;
+        out->blocks          = hparams.n_layer_all;
         out->window          = hparams.swa_type == LLAMA_SWA_TYPE_NONE ? 0 : hparams.n_swa;
         out->causal          = hparams.causal_attn;
         out->all_outputs     = llama_model_has_encoder(model->model);
         if (model->context) {
             out->cache           = model->context->get_memory() != nullptr;
-            out->flash_attention = model->context->get_cparams().flash_attn;
         }
         return true;
     });

@@ -209,14 +209,18 @@ typedef void (*ms_on_tensor)(void * user, int32_t place, const char * name, uint
 
 // What of a model decides the sizes of a context.
 typedef struct ms_sizing_facts {
+    uint32_t blocks;          // that count as layers, even where a graph leaves some out
     uint32_t window;          // tokens of the sliding window, 0 for none
     bool     causal;
     bool     all_outputs;     // an encoder: every token is an output
     bool     cache;           // has a KV cache or a recurrent state
-    bool     flash_attention; // how llama.cpp resolved `auto` in the present context
 } ms_sizing_facts;
 
 void ms_model_sizing_facts(const ms_model * model, ms_sizing_facts * out);
+
+// Whether llama.cpp makes a context of these settings on a model that was opened without allocating, and with flash
+// attention or without.
+bool ms_model_try(ms_model * model, const ms_settings * settings, bool * flash_attention, ms_error * error);
 
 bool ms_model_tensors(ms_model * model, ms_on_tensor on_tensor, void * user, ms_error * error);
 

@@ -113,6 +113,12 @@ mod raw {
             error: *mut Error,
         ) -> bool;
         pub fn ms_model_sizing_facts(model: *const Model, out: *mut super::SizingFacts);
+        pub fn ms_model_try(
+            model: *mut Model,
+            settings: *const super::Settings,
+            flash_attention: *mut bool,
+            error: *mut Error,
+        ) -> bool;
         pub fn ms_model_tensors(model: *mut Model, on_tensor: OnTensor, user: *mut c_void, error: *mut Error) -> bool;
         pub fn ms_decode(model: *mut Model, tokens: *const super::BatchToken, count: usize) -> i32;
         pub fn ms_synchronize(model: *mut Model);
@@ -296,11 +302,11 @@ pub struct Reserved {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SizingFacts {
+    pub blocks: u32,
     pub window: u32,
     pub causal: bool,
     pub all_outputs: bool,
     pub cache: bool,
-    pub flash_attention: bool,
 }
 
 /// A tensor in a model or its context, where it lies and what it takes there.
@@ -519,6 +525,16 @@ impl Model {
                 compute: entry.compute,
             })
             .collect()
+    }
+
+    /// Whether llama.cpp makes a context of these settings; then, whether with flash attention. Only for a model that was
+    /// opened without allocating.
+    pub fn try_context(&mut self, settings: &Settings) -> Result<bool, String> {
+        let (mut flash_attention, mut error) = (false, raw::Error::new());
+        // SAFETY: the model is open, the settings live through the call, the truth value is ours.
+        let done =
+            unsafe { raw::ms_model_try(self.0.as_ptr(), settings, &raw mut flash_attention, &raw mut error) };
+        if done { Ok(flash_attention) } else { Err(error.into_text()) }
     }
 
     /// What KV cache and compute buffers another context would take: on the host, then on each device. Only for a model

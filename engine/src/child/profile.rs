@@ -1,61 +1,553 @@
-//! A sizing profile: the model opened to count, once for each placement, with many contexts on it.
+//! Surveys of a model for its sizing profile: opened to count, once in each layout, and asked for many contexts.
 
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::jobs::{DryRun, check_header, path_of, settings_of};
 use super::outbox::Outbox;
-use crate::profile::shape::{Rules, Shape, Wanted};
-use crate::wire::{self, from_worker::Reply};
 use crate::ffi;
+use crate::profile::fit::{Region, Sample, regions};
+use crate::profile::planes::largest;
+use crate::profile::shape::{Rules, Shape, Wanted};
+use crate::profile::survey::{
+    Attention, BlockCache, BlockWeights, Cache, Curves, Layout, MODES, Placed, Survey, Weights, mode, runs,
+};
+use crate::wire::{self, from_worker::Reply};
 
-pub fn run(request: &wire::Profile, _id: u64, _outbox: &Outbox) -> Result<Reply, String> {
-    use std::io::Write as _;
-    let mut out = std::fs::File::create(std::env::var("PROBE_OUT").map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+/// Intervals of partial offload at most.
+const MOST_PARTS: usize = 6;
+/// A curve is good when it misses no point by more, as a share.
+const GOOD: f64 = 2e-3;
+/// Rounds of checking at points that were not used, and of adding those that were missed.
+const ROUNDS: u32 = 4;
+/// Points in each round.
+const CHECKS: u32 = 5;
+
+pub fn run(request: &wire::Profile, id: u64, outbox: &Outbox) -> Result<Reply, String> {
     let path = path_of(&request.path);
     check_header(&path)?;
-    let kind = request.phantom.as_ref().ok_or("a phantom")?;
-    let devices: u32 = std::env::var("PROBE_DEVICES").ok().and_then(|v| v.parse().ok()).unwrap_or(1);
-    let layers: Option<u32> = std::env::var("PROBE_LAYERS").ok().and_then(|v| v.parse().ok());
-    let experts: u32 = std::env::var("PROBE_EXPERTS").ok().and_then(|v| v.parse().ok()).unwrap_or(0);
-    let phantoms: Vec<_> = (0..devices).map(|i| ffi::Phantom { name: format!("{}{i}", kind.name), backend: kind.backend, total: 1 << 46, free: 1 << 46, capability: kind.capability, integrated: kind.integrated }).collect();
-    ffi::register_phantoms(&phantoms)?;
-    let base = wire::Settings { context: 4096, parallel: 1, batch: 2048, ubatch: 512, kv_type: 1, gpu_layers: layers, kv_unified: false, flash_attention: 1, expert_layers_on_host: experts };
-    let dry = DryRun { phantoms: true, options: wire::SizeOptions::default() };
-    let start = Instant::now();
-    let mut model = ffi::Model::open(&path, &settings_of(&base, 0, Some(dry)), |_| true)?;
-    writeln!(out, "OPEN {:?} {:?} {:?}", start.elapsed(), model.facts(), model.sizing_facts()).ok();
-    let facts = model.sizing_facts();
-    let rules = Rules { window: facts.window, bidirectional: !facts.causal, all_outputs: facts.all_outputs, cacheless: !facts.cache };
-    let start = Instant::now();
-    let tensors = model.tensors()?;
-    let sums: u64 = tensors.iter().map(|t| t.bytes).sum();
-    writeln!(out, "TENSORS {} {sums} {:?} {:?}", tensors.len(), start.elapsed(), model.memory()).ok();
-    let mut seed = 1_u64;
-    let mut random = move || { seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407); (seed >> 40) as f64 / (1_u64 << 24) as f64 };
-    let mut log = move |lo: f64, hi: f64| (lo * (hi / lo).powf(random())).round() as u32;
-    let count: usize = std::env::var("PROBE_COUNT").ok().and_then(|v| v.parse().ok()).unwrap_or(60);
-    for (fa, kv) in [(2, 1), (2, 2), (2, 3), (3, 1)] {
-        for i in 0..count {
-            let parallel = match i % 4 { 0 | 1 => 1, _ => log(1.5, 16.5) };
-            let wanted = Wanted { context: log(512.0, 262_144.0), parallel, batch: 2048, ubatch: log(64.0, 2048.0), unified: i % 4 == 3, all_outputs: i % 2 == 1 };
-            let shape = Shape::of(&wanted, &rules);
-            let settings = wire::Settings { context: 1, parallel, ubatch: wanted.ubatch, kv_type: kv, flash_attention: fa, kv_unified: wanted.unified, ..base };
-            let options = wire::SizeOptions { total_context: Some(wanted.context), all_outputs: wanted.all_outputs, ..Default::default() };
-            let settings = settings_of(&settings, 0, Some(DryRun { phantoms: true, options }));
-            let start = Instant::now();
-            let again = model.reserve(&settings, &ffi::Shape { tokens: shape.tokens as u32, outputs: shape.outputs as u32, cells: shape.cells as u32, streams: shape.streams as u32 }, devices as usize)?;
-            let t2 = start.elapsed();
-            let (mut context, mut compute) = (Vec::new(), Vec::new());
-            for r in &again { context.push(r.context); compute.push(r.compute); }
-            let start = Instant::now();
-            if std::env::var("PROBE_CHECK").is_ok() {
-                let fresh = ffi::Model::open(&path, &settings, |_| true)?.memory();
-                for (f, r) in fresh.iter().zip(&again) { if f.compute != r.compute || f.context != r.context { writeln!(out, "DIFFER {f:?} {r:?}").ok(); } }
+    let devices = if request.phantom.is_some() { request.devices.max(1) } else { 0 };
+    if let Some(kind) = &request.phantom {
+        let phantom = |index| ffi::Phantom {
+            name: format!("{}{index}", kind.name),
+            backend: kind.backend,
+            // More than any model takes.
+            total: 1 << 46,
+            free: 1 << 46,
+            capability: kind.capability,
+            integrated: kind.integrated,
+        };
+        ffi::register_phantoms(&(0..devices).map(phantom).collect::<Vec<_>>())?;
+    }
+    let mut surveyor = Surveyor { path, devices, survey: None, random: 1 };
+    let survey = surveyor.survey(&mut |share| {
+        outbox.progress(id, share, "sizing");
+    })?;
+    let profile = serde_json::to_vec(&survey).map_err(|error| error.to_string())?;
+    Ok(Reply::Profiled(wire::Profiled { profile }))
+}
+
+struct Surveyor {
+    path: std::path::PathBuf,
+    devices: u32,
+    survey: Option<Survey>,
+    random: u64,
+}
+
+/// An opened model.
+struct Opened {
+    model: ffi::Model,
+    places: usize,
+    host_only: bool,
+    gpu_layers: Option<u32>,
+    experts_on_host: u32,
+}
+
+impl Opened {
+    fn settings(&self, wanted: &Wanted, attention: Attention) -> ffi::Settings {
+        let (kv_type, flash_attention) = match attention {
+            Attention::Fused16 => (1, 2),
+            Attention::Fused8 => (2, 2),
+            Attention::Fused4 => (3, 2),
+            Attention::Plain16 => (1, 3),
+        };
+        self.raw_settings(wanted, kv_type, flash_attention)
+    }
+
+    fn raw_settings(&self, wanted: &Wanted, kv_type: i32, flash_attention: i32) -> ffi::Settings {
+        raw_settings(wanted, kv_type, flash_attention, self.host_only, self.gpu_layers, self.experts_on_host)
+    }
+
+    fn ask(&mut self, rules: &Rules, wanted: &Wanted, attention: Attention) -> Result<Vec<ffi::Reserved>, String> {
+        let shape = Shape::of(wanted, rules);
+        let number = |value: u64| u32::try_from(value).map_err(|_| format!("a context of {value} cells"));
+        let shape = ffi::Shape {
+            tokens: number(shape.tokens)?,
+            outputs: number(shape.outputs)?,
+            cells: number(shape.cells)?,
+            streams: number(shape.streams)?,
+        };
+        self.model.reserve(&self.settings(wanted, attention), &shape, self.places - 1)
+    }
+}
+
+fn raw_settings(
+    wanted: &Wanted,
+    kv_type: i32,
+    flash_attention: i32,
+    host_only: bool,
+    gpu_layers: Option<u32>,
+    experts_on_host: u32,
+) -> ffi::Settings {
+    let settings = wire::Settings {
+        context: wanted.context,
+        parallel: wanted.parallel,
+        batch: wanted.batch,
+        ubatch: wanted.ubatch,
+        kv_type,
+        gpu_layers: if host_only { Some(0) } else { gpu_layers },
+        kv_unified: wanted.unified,
+        flash_attention,
+        expert_layers_on_host: experts_on_host,
+    };
+    let options = wire::SizeOptions {
+        total_context: Some(wanted.context),
+        all_outputs: wanted.all_outputs,
+        ..wire::SizeOptions::default()
+    };
+    settings_of(&settings, 1, Some(DryRun { phantoms: !host_only, options }))
+}
+
+/// One sequence with a micro-batch of llama.cpp's size.
+const PLAIN: Wanted =
+    Wanted { context: 4096, parallel: 1, batch: 4096, ubatch: 2048, unified: false, all_outputs: false };
+
+impl Surveyor {
+    fn open(&self, host_only: bool, gpu_layers: Option<u32>, experts_on_host: u32) -> Result<Opened, String> {
+        let settings = raw_settings(&PLAIN, 1, 1, host_only, gpu_layers, experts_on_host);
+        let model = ffi::Model::open(&self.path, &settings, |_| true)?;
+        let places = if host_only { 1 } else { 1 + self.devices as usize };
+        Ok(Opened { model, places, host_only, gpu_layers, experts_on_host })
+    }
+
+    fn survey(&mut self, progress: &mut dyn FnMut(f32)) -> Result<Survey, String> {
+        let mut first = self.open(self.devices == 0, None, 0)?;
+        let facts = first.model.sizing_facts();
+        let rules = Rules {
+            window: facts.window,
+            bidirectional: !facts.causal,
+            all_outputs: facts.all_outputs,
+            cacheless: !facts.cache,
+        };
+        let blocks = facts.blocks;
+        self.survey = Some(Survey {
+            rules,
+            blocks,
+            context_train: first.model.facts().context_train,
+            weights: Weights::default(),
+            cache: Cache::default(),
+            placed: Vec::new(),
+            curves: Curves::default(),
+            worst: 0.0,
+            asked: 0,
+        });
+        let possible = possible(&mut first);
+        let whole = Blocks::of(&first.model.tensors()?, blocks);
+        let moe = whole.blocks.iter().any(|block| block.tensors.keys().any(|name| is_expert(name)));
+        let cache = cache(&mut first, &rules, blocks, &possible)?;
+        if self.devices == 0 {
+            self.place(first, Layout::Host, &possible)?;
+        } else {
+            self.place(first, Layout::Whole, &possible)?;
+        }
+        progress(0.2);
+
+        let mut parts = Vec::new();
+        if self.devices == 1 {
+            let mut alone = self.open(true, None, 0)?;
+            let alone_blocks = Blocks::of(&alone.model.tensors()?, blocks);
+            self.place(alone, Layout::Host, &possible)?;
+            let mut least = self.open(false, Some(1), 0)?;
+            let least_blocks = Blocks::of(&least.model.tensors()?, blocks);
+            let weights = weights(&whole, &least_blocks, &alone_blocks);
+            let cache_kinds = runs(&cache).1;
+            parts = intervals(&least_blocks, &cache_kinds, blocks);
+            if let Some(survey) = &mut self.survey {
+                survey.weights = weights;
             }
-            let t1 = start.elapsed();
-            writeln!(out, "SAMPLE {{\"fa\":{fa},\"kv\":{kv},\"t\":{},\"o\":{},\"s\":{},\"st\":{},\"k\":{},\"kw\":{},\"compute\":{compute:?},\"context\":{context:?},\"us\":[{},{}]}}",
-                shape.tokens, shape.outputs, shape.sequences, shape.streams, shape.cells, shape.window_cells, t1.as_micros(), t2.as_micros()).ok();
+            self.place(least, Layout::Part(1, parts.first().map_or(blocks, |first| first.1)), &possible)?;
+            parts.remove(0);
+        } else if self.devices > 1 {
+            parts.push((1, blocks));
+        }
+        if self.devices == 0 {
+            let survey = self.survey.as_mut().ok_or("no survey")?;
+            survey.weights = weights(&whole, &whole, &whole);
+        }
+        let steps = parts.len() + 1;
+        for (step, (from, to)) in parts.into_iter().enumerate() {
+            let opened = self.open(false, Some(from.midpoint(to)), 0)?;
+            self.place(opened, Layout::Part(from, to), &possible)?;
+            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+            progress(0.4 + 0.5 * (step + 1) as f32 / steps as f32);
+        }
+        if moe && self.devices > 0 {
+            let opened = self.open(false, None, blocks)?;
+            self.place(opened, Layout::Experts, &possible)?;
+        }
+        let mut survey = self.survey.take().ok_or("no survey")?;
+        let (kinds, runs) = runs(&cache);
+        survey.cache = Cache { kinds, runs };
+        Ok(survey)
+    }
+
+    /// The curves of one layout.
+    fn place(&mut self, mut opened: Opened, layout: Layout, possible: &[bool; 4]) -> Result<(), String> {
+        let auto_fused = opened.model.try_context(&opened.raw_settings(&PLAIN, 1, 1))?;
+        let mut placed = Placed { layout, auto_fused, curves: vec![[None; MODES]; opened.places] };
+        for attention in Attention::ALL.into_iter().filter(|attention| possible[attention.index()]) {
+            for all_outputs in [false, true] {
+                let curves = self.curves(&mut opened, attention, all_outputs)?;
+                for (place, curve) in placed.curves.iter_mut().zip(curves) {
+                    place[mode(attention, all_outputs)] = Some(curve);
+                }
+            }
+        }
+        if let Some(survey) = &mut self.survey {
+            survey.placed.push(placed);
+        }
+        Ok(())
+    }
+
+    /// A curve for each place.
+    fn curves(&mut self, opened: &mut Opened, attention: Attention, all_outputs: bool) -> Result<Vec<u16>, String> {
+        let survey = self.survey.as_ref().ok_or("no survey")?;
+        let (rules, train) = (survey.rules, survey.context_train);
+        let mut points = design(train, all_outputs);
+        let rest = points.split_off(PROBES);
+        let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); opened.places];
+        self.take(opened, attention, &points, &mut samples)?;
+        if let Some(known) = self.known(&samples) {
+            return Ok(known);
+        }
+        self.take(opened, attention, &rest, &mut samples)?;
+        let mut found: Vec<Vec<Region>> = samples.iter().map(|samples| regions(samples)).collect();
+        let mut worst = 0.0;
+        for round in 0..ROUNDS {
+            let checks: Vec<Wanted> = (0..CHECKS).map(|_| self.somewhere(train, all_outputs)).collect();
+            let mut fresh: Vec<Vec<Sample>> = vec![Vec::new(); opened.places];
+            self.take(opened, attention, &checks, &mut fresh)?;
+            worst = 0.0;
+            let mut missed = BTreeSet::new();
+            for (place, fresh) in fresh.iter().enumerate() {
+                for (index, sample) in fresh.iter().enumerate() {
+                    let error = (bytes(&found[place], sample) / sample.bytes.max(1.0) - 1.0).abs();
+                    worst = f64::max(worst, error);
+                    if error > GOOD {
+                        missed.insert(index);
+                    }
+                }
+            }
+            if missed.is_empty() || round + 1 == ROUNDS {
+                break;
+            }
+            for (place, fresh) in fresh.into_iter().enumerate() {
+                samples[place].extend(missed.iter().map(|index| fresh[*index]));
+                found[place] = regions(&samples[place]);
+            }
+            let _ = rules;
+        }
+        let survey = self.survey.as_mut().ok_or("no survey")?;
+        if let Ok(p) = std::env::var("PROBE_OUT") { use std::io::Write; let mut f = std::fs::OpenOptions::new().append(true).create(true).open(p).map_err(|e| e.to_string())?;
+            for (pl, (fo, sa)) in found.iter().zip(&samples).enumerate() { writeln!(f, "{:?} {attention:?} {all_outputs} place {pl} worst {worst:.4} samples {} fit {:?} regions {:?}", opened.gpu_layers, sa.len(), sa.iter().map(|s| (bytes(fo, s) / s.bytes - 1.0).abs()).fold(0.0, f64::max), fo.iter().map(|r| (r.up_to, r.planes.len())).collect::<Vec<_>>()).ok(); } }
+        survey.worst = survey.worst.max(worst);
+        Ok(found
+            .iter()
+            .zip(&samples)
+            .map(|(found, samples)| {
+                let known = (0..survey.curves.len()).find(|curve| meets(&survey.curves, *curve, samples));
+                known.unwrap_or_else(|| survey.curves.add(found))
+            })
+            .collect())
+    }
+
+    /// Curves that are known already and go through these samples, one for each place.
+    fn known(&self, samples: &[Vec<Sample>]) -> Option<Vec<u16>> {
+        let curves = &self.survey.as_ref()?.curves;
+        samples
+            .iter()
+            .map(|samples| (0..curves.len()).find(|curve| meets(curves, *curve, samples)))
+            .collect()
+    }
+
+    fn take(
+        &mut self,
+        opened: &mut Opened,
+        attention: Attention,
+        points: &[Wanted],
+        out: &mut [Vec<Sample>],
+    ) -> Result<(), String> {
+        let survey = self.survey.as_mut().ok_or("no survey")?;
+        for wanted in points {
+            let shape = Shape::of(wanted, &survey.rules);
+            let answer = opened.ask(&survey.rules, wanted, attention)?;
+            survey.asked += 1;
+            for (samples, reserved) in out.iter_mut().zip(answer) {
+                #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
+                let bytes = reserved.compute as f64;
+                samples.push(Sample { features: shape.features(&survey.rules), cells: shape.cells, bytes });
+            }
+        }
+        Ok(())
+    }
+
+    /// A point anywhere in the range, by a generator whose order never changes (Knuth's MMIX).
+    fn somewhere(&mut self, train: u32, all_outputs: bool) -> Wanted {
+        let mut log = |least: f64, most: f64| {
+            self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            #[expect(clippy::cast_precision_loss, reason = "24 bits")]
+            let share = (self.random >> 40) as f64 / f64::from(1 << 24);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the range")]
+            let value = (least * (most / least).powf(share)).round() as u32;
+            value
+        };
+        let context = log(512.0, f64::from(longest(train)));
+        let parallel = log(0.3, 16.0).max(1);
+        let ubatch = log(64.0, 2048.0).next_multiple_of(parallel);
+        let unified = log(1.0, 3.0) == 1;
+        Wanted { context: context.saturating_mul(parallel), parallel, batch: 4096, ubatch, unified, all_outputs }
+    }
+}
+
+/// The bytes of pieces.
+fn bytes(regions: &[Region], sample: &Sample) -> f64 {
+    let region = regions.iter().find(|region| region.up_to.is_none_or(|up_to| sample.cells <= up_to));
+    region.or(regions.last()).map_or(0.0, |region| largest(&region.planes, &sample.features))
+}
+
+fn meets(curves: &Curves, curve: u16, samples: &[Sample]) -> bool {
+    samples.iter().all(|sample| {
+        (curves.bytes(curve, &sample.features, sample.cells) / sample.bytes.max(1.0) - 1.0).abs() < GOOD / 2.0
+    })
+}
+
+/// The longest context that a profile is made for, in tokens of a sequence.
+fn longest(train: u32) -> u32 {
+    train.clamp(2048, 262_144)
+}
+
+/// Points that are asked first: where they meet a curve that is known, no other is asked.
+const PROBES: usize = 5;
+
+/// Where llama.cpp is asked: the corners of the range, its middle, several sequences in both kinds of cache.
+fn design(train: u32, all_outputs: bool) -> Vec<Wanted> {
+    let long = longest(train);
+    let middle = f64::from(long * 512).sqrt();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 512 and 262144")]
+    let middle = middle as u32;
+    let one = |context: u32, ubatch: u32| Wanted { context, ubatch, all_outputs, ..PLAIN };
+    let many = |context: u32, ubatch: u32, parallel: u32, unified: bool| Wanted {
+        context: context.saturating_mul(parallel),
+        ubatch,
+        parallel,
+        unified,
+        all_outputs,
+        ..PLAIN
+    };
+    vec![
+        one(long, 2048),
+        one(long, 64),
+        one(512, 512),
+        many(middle, 512, 4, false),
+        many(1024, 128, 16, true),
+        one(512, 64),
+        one(long, 512),
+        one(middle, 64),
+        one(middle, 512),
+        one(middle, 2048),
+        one(2048, 2048),
+        one(2048, 128),
+        many(long, 1024, 2, false),
+        many(long, 96, 8, true),
+        many(1024, 2048, 16, false),
+        many(512, 256, 16, false),
+        many(4096, 2048, 8, true),
+        many(middle, 64, 8, false),
+    ]
+}
+
+/// Which attentions llama.cpp makes contexts with.
+fn possible(opened: &mut Opened) -> [bool; 4] {
+    Attention::ALL.map(|attention| {
+        let settings = opened.settings(&PLAIN, attention);
+        let fused = opened.model.try_context(&settings);
+        fused.is_ok_and(|fused| fused == (attention != Attention::Plain16))
+    })
+}
+
+/// The tensors of a model by block and place.
+struct Blocks {
+    blocks: Vec<Block>,
+    /// Beside the blocks: on the host, on the first device.
+    beside: [u64; 2],
+}
+
+#[derive(Clone, Default)]
+struct Block {
+    /// Name without the block's, place, bytes.
+    tensors: BTreeMap<String, (usize, u64)>,
+}
+
+impl Blocks {
+    fn of(tensors: &[ffi::TensorPlace], blocks: u32) -> Self {
+        let mut all = Self { blocks: vec![Block::default(); blocks as usize], beside: [0, 0] };
+        for tensor in tensors.iter().filter(|tensor| !is_cache(&tensor.name)) {
+            let block = tensor.name.strip_prefix("blk.").and_then(|rest| {
+                let (number, name) = rest.split_once('.')?;
+                Some((number.parse::<usize>().ok()?, name))
+            });
+            match block.and_then(|(number, name)| Some((all.blocks.get_mut(number)?, name))) {
+                Some((block, name)) => {
+                    block.tensors.insert(name.to_owned(), (tensor.place, tensor.bytes));
+                }
+                None => all.beside[tensor.place.min(1)] += tensor.bytes,
+            }
+        }
+        all
+    }
+}
+
+/// llama.cpp's pattern for the matrices of experts.
+fn is_expert(name: &str) -> bool {
+    ["up", "down", "gate", "gate_up"]
+        .iter()
+        .any(|part| name.starts_with(&format!("ffn_{part}_exps")) || name.starts_with(&format!("ffn_{part}_chexps")))
+}
+
+/// Caches and states are named by what they are and their layer.
+fn is_cache(name: &str) -> bool {
+    cache_block(name).is_some()
+}
+
+fn cache_block(name: &str) -> Option<usize> {
+    let (what, number) = name.rsplit_once("_l")?;
+    if what.contains('.') { None } else { number.parse().ok() }
+}
+
+fn weights(whole: &Blocks, least: &Blocks, alone: &Blocks) -> Weights {
+    let sum = |block: &Block, which: &dyn Fn(&str) -> bool| -> u64 {
+        block.tensors.iter().filter(|(name, _)| which(name)).map(|(_, (_, bytes))| bytes).sum()
+    };
+    let all: Vec<BlockWeights> = whole
+        .blocks
+        .iter()
+        .zip(&least.blocks)
+        .zip(&alone.blocks)
+        .map(|((whole, least), alone)| BlockWeights {
+            device: sum(whole, &|_| true),
+            host: sum(least, &|_| true),
+            alone: sum(alone, &|_| true),
+            experts_on_device: sum(whole, &is_expert),
+            experts_on_host: sum(least, &is_expert),
+        })
+        .collect();
+    let (kinds, runs) = runs(&all);
+    Weights {
+        kinds,
+        runs,
+        input: whole.beside[0],
+        input_part: least.beside[0],
+        alone: alone.beside[0] + alone.beside[1],
+        output: least.beside[1],
+        shared: whole.beside[1].saturating_sub(least.beside[1]),
+    }
+}
+
+/// What each block keeps, from four caches that differ in one number each.
+fn cache(opened: &mut Opened, rules: &Rules, blocks: u32, possible: &[bool; 4]) -> Result<Vec<[BlockCache; 4]>, String> {
+    let mut all = vec![[BlockCache::default(); 4]; blocks as usize];
+    if rules.cacheless {
+        return Ok(all);
+    }
+    for attention in Attention::ALL.into_iter().filter(|attention| possible[attention.index()]) {
+        let mut kept = |context: u32, parallel: u32, ubatch: u32| -> Result<(Shape, Vec<f64>), String> {
+            let wanted = Wanted { context, parallel, ubatch, ..PLAIN };
+            opened.ask(rules, &wanted, attention)?;
+            let mut bytes = vec![0.0; blocks as usize];
+            for tensor in opened.model.tensors()? {
+                if let Some(of_block) = cache_block(&tensor.name).and_then(|block| bytes.get_mut(block)) {
+                    #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
+                    let size = tensor.bytes as f64;
+                    *of_block += size;
+                }
+            }
+            Ok((Shape::of(&wanted, rules), bytes))
+        };
+        let base = kept(65_536, 1, 512)?;
+        let longer = kept(131_072, 1, 512)?;
+        let wider = kept(65_536, 1, 2048)?;
+        let several = kept(65_536, 4, 512)?;
+        #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
+        let difference = |a: u64, b: u64| a as f64 - b as f64;
+        for (index, block) in all.iter_mut().enumerate() {
+            let windows = difference(wider.0.total_window_cells(), base.0.total_window_cells());
+            let window = if windows > 0.0 { (wider.1[index] - base.1[index]) / windows } else { 0.0 };
+            let more_windows = difference(longer.0.total_window_cells(), base.0.total_window_cells());
+            let cell = (longer.1[index] - base.1[index] - window * more_windows)
+                / difference(longer.0.total_cells(), base.0.total_cells());
+            let others = difference(several.0.total_cells(), base.0.total_cells()) * cell
+                + difference(several.0.total_window_cells(), base.0.total_window_cells()) * window;
+            let sequence = (several.1[index] - base.1[index] - others)
+                / difference(several.0.sequences, base.0.sequences);
+            block[attention.index()] = BlockCache(cell, window, sequence.max(0.0));
         }
     }
-    Ok(Reply::Profiled(wire::Profiled { profile: Vec::new() }))
+    Ok(all)
+}
+
+/// Numbers of layers on GPUs between which the kinds of blocks on either side are the same: (from, to), from 1 on.
+fn intervals(least: &Blocks, cache_runs: &[(u16, u32)], blocks: u32) -> Vec<(u32, u32)> {
+    let cache: Vec<u16> = cache_runs
+        .iter()
+        .flat_map(|(kind, count)| std::iter::repeat_n(*kind, usize::try_from(*count).unwrap_or(0)))
+        .collect();
+    // What a block is to a GPU: the names of its tensors and what it keeps; their types do not matter there.
+    let kinds: Vec<(BTreeSet<&str>, u16)> = least
+        .blocks
+        .iter()
+        .zip(&cache)
+        .map(|(block, cache)| (block.tensors.keys().map(String::as_str).collect(), *cache))
+        .collect();
+    let mut starts = BTreeSet::from([1]);
+    let mut seen = BTreeSet::new();
+    for layers in 2..=blocks {
+        let kind = &kinds[(blocks + 1 - layers) as usize];
+        if !kind.0.is_empty() && seen.insert(kind) {
+            starts.insert(layers);
+        }
+    }
+    // On the host a block's largest tensors matter as well: a GPU computes long prompts with a copy of each.
+    let mut seen = BTreeSet::new();
+    let mut largest: BTreeMap<&str, u64> = BTreeMap::new();
+    for layers in (1..=blocks).rev() {
+        let index = (blocks - layers) as usize;
+        let mut new = !kinds[index].0.is_empty() && seen.insert(&kinds[index]);
+        for (name, (_, bytes)) in &least.blocks[index].tensors {
+            let most = largest.entry(name).or_insert(0);
+            if *bytes > *most + *most / 100 {
+                *most = *bytes;
+                new = true;
+            }
+        }
+        // From here on downwards something is new, so what is above is an interval of its own.
+        if new && layers < blocks {
+            starts.insert(layers + 1);
+        }
+    }
+    // Too many: those in the middle, which differ least, are one.
+    let mut starts: Vec<u32> = starts.into_iter().collect();
+    while starts.len() > MOST_PARTS {
+        starts.remove(starts.len() / 2);
+    }
+    let ends = starts.iter().skip(1).map(|start| start - 1).chain([blocks]);
+    starts.iter().copied().zip(ends).collect()
 }

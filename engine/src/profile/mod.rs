@@ -1,2 +1,6 @@
 //! Sizing profiles.
-pub mod shape;
+pub(crate) mod fit;
+pub(crate) mod planes;
+pub(crate) mod shape;
+mod simplex;
+pub(crate) mod survey;

@@ -18,9 +18,10 @@ pub struct ProfileRequest {
 /// Makes it.
 pub async fn profile(command: &WorkerCommand, request: ProfileRequest) -> Result<Vec<u8>, WorkerError> {
     let request =
-        wire::Profile { path: convert::path(&request.path), phantom: Some(convert::phantom(&request.device)) };
+        wire::Profile { path: convert::path(&request.path), phantom: Some(convert::phantom(&request.device)), devices: 1 };
     once(command, Request::Profile(request), |reply| match reply {
         Reply::Profiled(profiled) => Step::Done(profiled.profile),
+        Reply::Progress(_) => Step::More,
         _ => Step::Unexpected,
     })
     .await
