@@ -258,7 +258,7 @@ impl Surveyor {
         }
         let survey = self.survey.as_mut().ok_or("no survey")?;
         if let Ok(p) = std::env::var("PROBE_OUT") { use std::io::Write; let mut f = std::fs::OpenOptions::new().append(true).create(true).open(p).map_err(|e| e.to_string())?;
-            for (pl, (fo, sa)) in found.iter().zip(&samples).enumerate() { writeln!(f, "{:?} {attention:?} {all_outputs} place {pl} worst {worst:.4} samples {} fit {:?} regions {:?}", opened.gpu_layers, sa.len(), sa.iter().map(|s| (bytes(fo, s) / s.bytes - 1.0).abs()).fold(0.0, f64::max), fo.iter().map(|r| (r.up_to, r.planes.len())).collect::<Vec<_>>()).ok(); } }
+            for (pl, (fo, sa)) in found.iter().zip(&samples).enumerate() { writeln!(f, "{:?} {attention:?} {all_outputs} place {pl} worst {worst:.4} samples {} fit {:?} regions {:?}", opened.gpu_layers, sa.len(), sa.iter().map(|s| (bytes(fo, s) / s.bytes - 1.0).abs()).fold(0.0, f64::max), fo.iter().map(|r| (r.up_to, r.planes.len())).collect::<Vec<_>>()).ok(); if pl == 1 && worst > 0.02 { for s in sa { writeln!(f, "  {:?} {} {} -> {:.5}", &s.features[..4], s.cells, s.bytes, bytes(fo, s) / s.bytes - 1.0).ok(); } for r in fo { writeln!(f, "  {r:?}").ok(); } } } }
         survey.worst = survey.worst.max(worst);
         Ok(found
             .iter()

@@ -27,5 +27,5 @@ pub use jobs::{
     BenchProgress, BenchRequest, Outputs, PhantomBackend, PhantomDevice, Placement, QuantizeRequest, SizeOptions,
     SizeRequest, Sized, bench, devices, quantize, size,
 };
-pub use profile::{ProfileRequest, profile};
+pub use profile::{ProfileBackend, ProfileRequest, profile};
 pub use make::{Made, MakeRequest, Weights, make_model};

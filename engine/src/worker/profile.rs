@@ -1,9 +1,14 @@
-//! Sizing profiles, made by a worker.
+//! The job that makes a sizing profile.
 
 use std::path::PathBuf;
 
+use muster_proto::Bytes;
+
 use super::jobs::{PhantomDevice, Step, once};
-use super::{WorkerCommand, WorkerError, convert};
+use super::{PhantomBackend, WorkerCommand, WorkerError, convert};
+use crate::gguf::GgufHeader;
+use crate::profile::SizingProfile;
+use crate::profile::survey::Survey;
 use crate::wire::{self, from_worker::Reply, to_worker::Request};
 
 /// An artifact to profile.
@@ -11,18 +16,81 @@ use crate::wire::{self, from_worker::Reply, to_worker::Request};
 pub struct ProfileRequest {
     /// The file; its header is enough, so it may be sparse.
     pub path: PathBuf,
-    /// A device of the kind.
-    pub device: PhantomDevice,
+    /// For which kind of GPU; `None` for the CPU alone.
+    pub backend: Option<ProfileBackend>,
+    /// For several of them as well.
+    pub several: bool,
 }
 
-/// Makes it.
-pub async fn profile(command: &WorkerCommand, request: ProfileRequest) -> Result<Vec<u8>, WorkerError> {
-    let request =
-        wire::Profile { path: convert::path(&request.path), phantom: Some(convert::phantom(&request.device)), devices: 1 };
-    once(command, Request::Profile(request), |reply| match reply {
+/// A kind of GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProfileBackend {
+    /// Whose rules hold.
+    pub backend: PhantomBackend,
+    /// Its generation: [`PhantomDevice::capability`].
+    pub capability: Option<u32>,
+}
+
+impl ProfileBackend {
+    /// How a profile names it, e.g. `cuda-890`; `cuda` for a common generation.
+    pub fn key(self) -> String {
+        let name = match self.backend {
+            PhantomBackend::Cuda => "cuda",
+            PhantomBackend::Vulkan => "vulkan",
+            PhantomBackend::Metal => "metal",
+            PhantomBackend::Rocm => "rocm",
+        };
+        self.capability.map_or_else(|| name.to_owned(), |capability| format!("{name}-{capability}"))
+    }
+}
+
+/// Makes the sizing profile of an artifact, in one worker for a single GPU and another, at the same time, for several.
+/// `progress` gets the share that is done, 0 to 1. Dropping the future cancels.
+///
+/// # Errors
+/// `Refused` with llama.cpp's words for a file that it does not take.
+pub async fn profile(
+    command: &WorkerCommand,
+    request: ProfileRequest,
+    mut progress: impl FnMut(f32) + Send,
+) -> Result<SizingProfile, WorkerError> {
+    let header =
+        GgufHeader::read(&request.path).map_err(|error| WorkerError::Refused { reason: error.to_string() })?;
+    let architecture = header.architecture().to_owned();
+    let one = survey(command, &request, 1, &mut progress);
+    let (one, several) = if request.several && request.backend.is_some() {
+        let several = survey(command, &request, 3, |_| ());
+        let (one, several) = tokio::try_join!(one, several)?;
+        (one, Some(several))
+    } else {
+        (one.await?, None)
+    };
+    let key = request.backend.map_or_else(|| "cpu".to_owned(), ProfileBackend::key);
+    Ok(SizingProfile::new(key, architecture, one, several))
+}
+
+async fn survey(
+    command: &WorkerCommand,
+    request: &ProfileRequest,
+    devices: u32,
+    mut progress: impl FnMut(f32) + Send,
+) -> Result<Survey, WorkerError> {
+    let phantom = request.backend.map(|kind| PhantomDevice {
+        capability: kind.capability,
+        // The worker names them and says how much they have.
+        ..PhantomDevice::new("GPU", kind.backend, Bytes::ZERO)
+    });
+    let job =
+        wire::Profile { path: convert::path(&request.path), phantom: phantom.as_ref().map(convert::phantom), devices };
+    let survey = once(command, Request::Profile(job), |reply| match reply {
         Reply::Profiled(profiled) => Step::Done(profiled.profile),
-        Reply::Progress(_) => Step::More,
+        Reply::Progress(step) => {
+            progress(step.fraction);
+            Step::More
+        }
         _ => Step::Unexpected,
     })
-    .await
+    .await?;
+    serde_json::from_slice(&survey)
+        .map_err(|error| WorkerError::Protocol { detail: format!("its survey cannot be read: {error}") })
 }
