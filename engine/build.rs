@@ -1,12 +1,27 @@
 //! Compiles the pipe protocol with protox (no protoc needed) and the C++ shim against the very sources that
 //! `llama-cpp-sys-2` ships. The libraries themselves are linked by that crate, static or shared as its features say.
+//! What the phantom devices take from the GPU backends' sources is in `build/upstream.rs`.
+
+#[path = "build/upstream.rs"]
+mod upstream;
 
 use std::error::Error;
 use std::path::PathBuf;
 
 use cargo_metadata::MetadataCommand;
 
-const SHIM: [&str; 6] = ["process.cpp", "phantom.cpp", "model.cpp", "chat.cpp", "maker.cpp", "profile.cpp"];
+const SHIM: [&str; 10] = [
+    "process.cpp",
+    "phantom.cpp",
+    "phantom_cuda.cpp",
+    "phantom_metal.cpp",
+    "phantom_rocm.cpp",
+    "phantom_vulkan.cpp",
+    "maker.cpp",
+    "model.cpp",
+    "chat.cpp",
+    "profile.cpp",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto/engine.proto");
@@ -14,12 +29,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure().build_server(false).build_client(false).compile_fds(descriptors)?;
 
     println!("cargo:rerun-if-changed=shim");
+    println!("cargo:rerun-if-changed=build");
     let llama = llama_sources()?;
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    upstream::cut(&llama, &out)?;
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").warnings(false);
     for folder in ["include", "ggml/include", "ggml/src", "common", "vendor", "src"] {
         build.include(llama.join(folder));
     }
+    build.include(&out);
     for file in SHIM {
         build.file(PathBuf::from("shim").join(file));
     }

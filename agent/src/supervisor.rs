@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_engine::worker::{Generator, LoadRequest, Loaded, WorkerCommand, WorkerError};
+use muster_engine::worker::{Generator, Layout, LoadRequest, Loaded, WorkerCommand, WorkerError};
 use muster_proto::Measured;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
@@ -119,8 +119,12 @@ impl Supervisor {
 
     async fn start(&self) -> Result<Generator, WorkerError> {
         let _quiet = self.quiet.lock().await;
-        let request =
-            LoadRequest { path: self.path.clone(), settings: self.key.settings.clone(), threads: self.threads };
+        let request = LoadRequest {
+            path: self.path.clone(),
+            settings: self.key.settings.clone(),
+            threads: self.threads,
+            layout: Layout::default(),
+        };
         let (generator, loaded) = Generator::start(&self.command, request, |_| {}).await?;
         self.tell(RunEvent::Loaded(generator.clone(), Box::new(loaded.clone()))).await;
         let context = loaded.context_per_sequence;

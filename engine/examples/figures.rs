@@ -5,7 +5,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use muster_engine::worker::{
-    BenchRequest, ChatRequest, GenerationEvent, Generator, LoadRequest, QuantizeRequest, Sampling, SizeOptions,
+    BenchRequest, ChatRequest, GenerationEvent, Generator, Layout, LoadRequest, QuantizeRequest, Sampling, SizeOptions,
     SizeRequest, WorkerCommand, bench, quantize, size,
 };
 use muster_proto::{ContextTokens, EngineSettings};
@@ -37,7 +37,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let sized = size(&command, request).await?;
         println!("{name}: size {:?}, {}", start.elapsed(), sized.need.total());
         let start = Instant::now();
-        let request = LoadRequest { path: path.clone(), settings: settings.clone(), threads: None };
+        let request =
+            LoadRequest { path: path.clone(), settings: settings.clone(), threads: None, layout: Layout::default() };
         let (generator, loaded) = Generator::start(&command, request, |_| {}).await?;
         println!("{name}: start {:?}, load {:?}, resident {:?}", start.elapsed(), loaded.load_time, loaded.resident);
         let (prefill, decode) = generator.measure(512, 64).await?;

@@ -6,9 +6,11 @@
 #include "phantom.h"
 
 #include "common.h"
+#include "fit.h"
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
 #include "llama-ext.h"
+#include "llama-model.h"
 
 #include <algorithm>
 #include <memory>
@@ -21,7 +23,65 @@ struct parameters {
     llama_model_params              model;
     llama_context_params            context;
     std::vector<ggml_backend_dev_t> devices;
+    std::vector<float>              split;
+    std::vector<std::string>        patterns;
+    // Ended by one without a pattern.
+    std::vector<llama_model_tensor_buft_override> overrides;
 };
+
+constexpr const char * HOST = "CPU";
+
+ggml_backend_buffer_type_t place_of(const parameters & params, const std::string & name) {
+    if (name == HOST) {
+        return ggml_backend_cpu_buffer_type();
+    }
+    for (ggml_backend_dev_t device : params.devices) {
+        if (device && name == ggml_backend_dev_name(device)) {
+            return ggml_backend_dev_buffer_type(device);
+        }
+    }
+    if (ggml_backend_dev_t device = params.devices.empty() ? ggml_backend_dev_by_name(name.c_str()) : nullptr) {
+        return ggml_backend_dev_buffer_type(device);
+    }
+    throw std::runtime_error("no device " + name + " for a tensor override");
+}
+
+std::string name_of(ggml_backend_buffer_type_t type) {
+    ggml_backend_dev_t device = ggml_backend_buft_is_host(type) ? nullptr : ggml_backend_buft_get_device(type);
+    return device ? ggml_backend_dev_name(device) : HOST;
+}
+
+// Split and overrides: those given, then the experts of the first layers, as llama.cpp's --n-cpu-moe makes them.
+void fill_layout(parameters & out, const ms_settings & settings, const ms_layout & layout) {
+    if (layout.split_count > llama_max_devices()) {
+        throw std::runtime_error("a split over more devices than llama.cpp takes");
+    }
+    if (layout.override_count + settings.expert_layers_on_host >= llama_max_tensor_buft_overrides()) {
+        throw std::runtime_error("more tensor overrides than llama.cpp takes");
+    }
+    out.split.assign(layout.split, layout.split + layout.split_count);
+    out.split.resize(llama_max_devices(), 0.0f);
+    out.model.tensor_split = layout.split_count ? out.split.data() : nullptr;
+
+    std::vector<std::pair<std::string, ggml_backend_buffer_type_t>> wanted;
+    for (size_t i = 0; i < layout.override_count; i++) {
+        wanted.emplace_back(layout.overrides[i].pattern, place_of(out, layout.overrides[i].device));
+    }
+    for (uint32_t i = 0; i < settings.expert_layers_on_host; i++) {
+        wanted.emplace_back(llm_ffn_block_regex((int) i, LLM_FFN_EXPS_REGEX), ggml_backend_cpu_buffer_type());
+    }
+    if (wanted.empty()) {
+        return;
+    }
+    for (const auto & [pattern, type] : wanted) {
+        out.patterns.push_back(pattern);
+    }
+    for (size_t i = 0; i < wanted.size(); i++) {
+        out.overrides.push_back({ out.patterns[i].c_str(), wanted[i].second });
+    }
+    out.overrides.push_back({ nullptr, nullptr });
+    out.model.tensor_buft_overrides = out.overrides.data();
+}
 
 ggml_type kv_type(int32_t number) {
     switch (number) {
@@ -43,7 +103,7 @@ llama_flash_attn_type flash_attention(int32_t number) {
 
 // The one place where settings become llama.cpp's parameters. Sizing and loading both come through here, which is why an
 // estimate is what happens.
-void fill(parameters & out, const ms_settings & settings) {
+void fill(parameters & out, const ms_settings & settings, const ms_layout & layout) {
     const uint64_t context =
         settings.total_context ? settings.total_context : (uint64_t) settings.context * settings.parallel;
     if ((settings.context == 0 && !settings.fit) || settings.parallel == 0 || settings.batch == 0 || settings.ubatch == 0) {
@@ -86,6 +146,84 @@ void fill(parameters & out, const ms_settings & settings) {
     out.context.swa_full        = false;
     out.context.kv_unified      = settings.kv_unified;
     out.context.no_perf         = true;
+    fill_layout(out, settings, layout);
+}
+
+// llama.cpp's own fit: fills devices from the last to the first, with experts on the host where that lets more layers in.
+// It changes only what is not set, and works on the file.
+void fit(parameters & out, const char * path, const ms_settings & settings) {
+    const llama_model_params as_set = out.model;
+    std::vector<float>       split(llama_max_devices(), 0.0f);
+    std::vector<size_t>      margins(llama_max_devices(), settings.fit_margin);
+    std::vector<llama_model_tensor_buft_override> overrides(llama_max_tensor_buft_overrides(), { nullptr, nullptr });
+
+    switch (common_fit_params(
+        path, &out.model, &out.context, split.data(), overrides.data(), margins.data(), settings.fit_min_context, nullptr,
+        GGML_LOG_LEVEL_ERROR)) {
+        case COMMON_PARAMS_FIT_STATUS_ERROR: {
+            ms_error said = {};
+            ms_take_errors(&said);
+            throw std::runtime_error(said.text[0] ? said.text : "llama.cpp's fit failed and said no reason");
+        }
+        case COMMON_PARAMS_FIT_STATUS_FAILURE:
+            // It may stop half-way. What is wanted then is what the settings take, by which it is too much.
+            out.model = as_set;
+            return;
+        case COMMON_PARAMS_FIT_STATUS_SUCCESS: break;
+    }
+    if (out.model.tensor_split == split.data()) {
+        out.split              = split;
+        out.model.tensor_split = out.split.data();
+    }
+    if (out.model.tensor_buft_overrides == overrides.data()) {
+        // Their patterns are static texts of llama.cpp's.
+        overrides.resize(1 + std::count_if(overrides.begin(), overrides.end(), [](const auto & o) { return o.pattern; }));
+        out.overrides                   = overrides;
+        out.model.tensor_buft_overrides = out.overrides.data();
+    }
+}
+
+// Layers on each of several devices, the output counted as one: as a split they place a model in the same way whatever
+// memory is free then.
+std::vector<float> layers_by_device(const llama_model & model) {
+    const int          devices = llama_model_n_devices(&model);
+    std::vector<float> counts(devices, 0.0f);
+    const auto         count = [&](ggml_backend_dev_t device) {
+        for (int i = 0; i < devices; i++) {
+            counts[i] += device == llama_model_get_device(&model, i);
+        }
+    };
+    for (int layer = 0; layer < llama_model_n_layer(&model); layer++) {
+        count(model.dev_layer(layer));
+    }
+    count(model.dev_output());
+    return counts;
+}
+
+// Whether what was counted leaves the margin free on every device.
+bool leaves_margin(const ms_model & model, uint64_t margin) {
+    std::vector<ms_memory> used(1 + (size_t) llama_model_n_devices(model.model));
+    ms_model_memory(&model, used.data(), used.size());
+    for (size_t i = 1; i < used.size(); i++) {
+        size_t free = 0, total = 0;
+        ggml_backend_dev_memory(llama_model_get_device(model.model, (int) i - 1), &free, &total);
+        if (used[i].model + used[i].context + used[i].compute + margin > free) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// The overrides that were used, less those at the end that `expert_layers_on_host` says again.
+void remember_layout(ms_model & opened, const parameters & params, uint32_t expert_layers_on_host) {
+    opened.expert_layers_on_host = expert_layers_on_host;
+    const size_t count           = params.overrides.empty() ? 0 : params.overrides.size() - 1 - expert_layers_on_host;
+    for (size_t i = 0; i < count; i++) {
+        opened.overrides.emplace_back(params.overrides[i].pattern, name_of(params.overrides[i].buft));
+    }
+    if (llama_model_n_devices(opened.model) > 1) {
+        opened.split = layers_by_device(*opened.model);
+    }
 }
 
 // The CPU backend may be a plugin, so its functions are asked for, not linked.
@@ -114,7 +252,9 @@ ms_model::~ms_model() {
     }
 }
 
-ms_model * ms_model_open(const char * path, const ms_settings * given, ms_progress progress, void * user, ms_error * error) {
+ms_model * ms_model_open(
+    const char * path, const ms_settings * given, const ms_layout * layout, ms_progress progress, void * user,
+    ms_error * error) {
     return ms_guard(error, (ms_model *) nullptr, [&] {
         ms_settings settings = *given;
         if (settings.threads == 0) {
@@ -122,7 +262,12 @@ ms_model * ms_model_open(const char * path, const ms_settings * given, ms_progre
         }
         settings.threads = std::min<uint32_t>(settings.threads, GGML_MAX_N_THREADS);
         parameters params;
-        fill(params, settings);
+        fill(params, settings, *layout);
+        // Without a GPU there is nothing to place, and the memory that a fit would look at is this machine's.
+        const bool fitted = settings.fit && settings.no_alloc && !settings.cpu_only;
+        if (fitted) {
+            fit(params, path, settings);
+        }
         params.model.progress_callback           = progress;
         params.model.progress_callback_user_data = user;
 
@@ -143,6 +288,10 @@ ms_model * ms_model_open(const char * path, const ms_settings * given, ms_progre
         opened->context    = llama_init_from_model(opened->model, params.context);
         if (!opened->context) {
             throw failed("llama.cpp did not make a context and said no reason");
+        }
+        remember_layout(*opened, params, settings.expert_layers_on_host);
+        if (fitted) {
+            opened->fit = leaves_margin(*opened, settings.fit_margin) ? 1 : 2;
         }
         if (settings.no_alloc) {
             return opened.release();
@@ -179,8 +328,20 @@ void ms_model_facts_get(const ms_model * model, ms_model_facts * out) {
         out->total_layers         = out->layers + 1;
         out->context              = llama_n_ctx(model->context);
         out->has_template         = model->has_template;
+        out->expert_layers_on_host = model->expert_layers_on_host;
+        out->fit                   = model->fit;
+        out->override_count        = (uint32_t) model->overrides.size();
+        std::copy_n(model->split.begin(), std::min<size_t>(model->split.size(), 16), out->split);
         return true;
     });
+}
+
+bool ms_model_override_get(const ms_model * model, size_t index, ms_override * out) {
+    if (index >= model->overrides.size()) {
+        return false;
+    }
+    *out = { model->overrides[index].first.c_str(), model->overrides[index].second.c_str() };
+    return true;
 }
 
 size_t ms_model_memory(const ms_model * model, ms_memory * out, size_t capacity) {

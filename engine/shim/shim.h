@@ -80,10 +80,26 @@ typedef struct ms_settings {
 
 typedef struct ms_model ms_model;
 
+// Where single tensors go, instead of where their layer goes: the first pattern that is found in a name decides.
+typedef struct ms_override {
+    const char * pattern; // a regular expression, as llama.cpp's --override-tensor
+    const char * device;  // CPU, or a device's name
+} ms_override;
+
+// What goes where, beyond the number of layers; null or empty where llama.cpp decides.
+typedef struct ms_layout {
+    const float *       split; // of the layers over the devices, in their order; relative
+    size_t              split_count;
+    const ms_override * overrides;
+    size_t              override_count;
+} ms_layout;
+
 // Return false to stop loading.
 typedef bool (*ms_progress)(float fraction, void * user);
 
-ms_model * ms_model_open(const char * path, const ms_settings * settings, ms_progress progress, void * user, ms_error * error);
+ms_model * ms_model_open(
+        const char * path, const ms_settings * settings, const ms_layout * layout, ms_progress progress, void * user,
+        ms_error * error);
 void       ms_model_close(ms_model * model);
 
 typedef struct ms_model_facts {
@@ -98,10 +114,15 @@ typedef struct ms_model_facts {
     uint32_t context;               // over all sequences
     uint32_t expert_layers_on_host;
     bool     has_template;
-    float    split[16];             // share of the layers on each device; all zero where llama.cpp decided
+    float    split[16];             // layers on each device, where there are several; else all zero
+    uint32_t fit;                   // 0 not asked for, 1 it fits, 2 it does not
+    uint32_t override_count;        // that a load has to be given for the same placement
 } ms_model_facts;
 
 void ms_model_facts_get(const ms_model * model, ms_model_facts * out);
+
+// False past the end. The texts live as long as the model.
+bool ms_model_override_get(const ms_model * model, size_t index, ms_override * out);
 
 typedef struct ms_memory {
     char     name[128]; // empty for the host

@@ -52,6 +52,20 @@ mod raw {
     }
 
     #[repr(C)]
+    pub struct Override {
+        pub pattern: *const c_char,
+        pub device: *const c_char,
+    }
+
+    #[repr(C)]
+    pub struct Layout {
+        pub split: *const f32,
+        pub split_count: usize,
+        pub overrides: *const Override,
+        pub override_count: usize,
+    }
+
+    #[repr(C)]
     pub struct ChatRequest {
         pub messages: *const c_char,
         pub tools: *const c_char,
@@ -97,12 +111,14 @@ mod raw {
         pub fn ms_model_open(
             path: *const c_char,
             settings: *const super::Settings,
+            layout: *const Layout,
             progress: Progress,
             user: *mut c_void,
             error: *mut Error,
         ) -> *mut Model;
         pub fn ms_model_close(model: *mut Model);
         pub fn ms_model_facts_get(model: *const Model, out: *mut super::ModelFacts);
+        pub fn ms_model_override_get(model: *const Model, index: usize, out: *mut Override) -> bool;
         pub fn ms_model_memory(model: *const Model, out: *mut Memory, capacity: usize) -> usize;
         pub fn ms_model_reserve(
             model: *mut Model,
@@ -221,6 +237,16 @@ pub struct ModelFacts {
     pub expert_layers_on_host: u32,
     pub has_template: bool,
     pub split: [f32; 16],
+    pub fit: u32,
+    pub override_count: u32,
+}
+
+/// What goes where beyond the number of layers; empty where llama.cpp decides.
+#[derive(Clone, Debug, Default)]
+pub struct Layout {
+    pub split: Vec<f32>,
+    /// Pattern and device.
+    pub overrides: Vec<(String, String)>,
 }
 
 /// One token of a batch.
@@ -486,15 +512,32 @@ impl Model {
     pub fn open(
         path: &std::path::Path,
         settings: &Settings,
+        layout: &Layout,
         mut progress: impl FnMut(f32) -> bool,
     ) -> Result<Self, String> {
         let path = c_path(path)?;
         let mut error = raw::Error::new();
         let callback = progress_of(&progress);
-        // SAFETY: path, settings and closure live through the call; `callback` is instantiated for the closure's type.
+        let texts = layout
+            .overrides
+            .iter()
+            .map(|(pattern, device)| Ok((c_string(pattern.as_str())?, c_string(device.as_str())?)))
+            .collect::<Result<Vec<_>, String>>()?;
+        let overrides: Vec<raw::Override> = texts
+            .iter()
+            .map(|(pattern, device)| raw::Override { pattern: pattern.as_ptr(), device: device.as_ptr() })
+            .collect();
+        let layout = raw::Layout {
+            split: layout.split.as_ptr(),
+            split_count: layout.split.len(),
+            overrides: overrides.as_ptr(),
+            override_count: overrides.len(),
+        };
+        // SAFETY: path, settings, layout with its texts, and closure live through the call; the shim copies what it keeps;
+        // `callback` is instantiated for the closure's type.
         let model = unsafe {
             let user = (&raw mut progress).cast();
-            raw::ms_model_open(path.as_ptr(), settings, callback, user, &raw mut error)
+            raw::ms_model_open(path.as_ptr(), settings, &raw const layout, callback, user, &raw mut error)
         };
         NonNull::new(model).map(Self).ok_or_else(|| error.into_text())
     }
@@ -505,6 +548,20 @@ impl Model {
         // SAFETY: the model is open, `facts` is ours.
         unsafe { raw::ms_model_facts_get(self.0.as_ptr(), &raw mut facts) };
         facts
+    }
+
+    /// Tensors that do not go where their layer goes: pattern and device.
+    pub fn overrides(&self) -> Vec<(String, String)> {
+        (0..)
+            .map_while(|index| {
+                let mut found = raw::Override { pattern: std::ptr::null(), device: std::ptr::null() };
+                // SAFETY: the model is open, `found` is ours.
+                let known = unsafe { raw::ms_model_override_get(self.0.as_ptr(), index, &raw mut found) };
+                // SAFETY: strings of the model's, ended by a zero, which live as long as it.
+                let word = |start: *const c_char| unsafe { CStr::from_ptr(start) }.to_string_lossy().into_owned();
+                known.then(|| (word(found.pattern), word(found.device)))
+            })
+            .collect()
     }
 
     /// What it takes, the host first.

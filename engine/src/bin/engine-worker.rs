@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use muster_engine::worker::{ChatRequest, Generator, LoadRequest, Sampling, WorkerCommand};
+use muster_engine::worker::{ChatRequest, Generator, Layout, LoadRequest, Sampling, WorkerCommand};
 use muster_proto::EngineSettings;
 
 fn main() -> ExitCode {
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
 #[tokio::main(flavor = "current_thread")]
 async fn hold(path: std::path::PathBuf) -> ExitCode {
     let Ok(command) = WorkerCommand::this_executable() else { return ExitCode::FAILURE };
-    let request = LoadRequest { path, settings: EngineSettings::default(), threads: None };
+    let request = LoadRequest { path, settings: EngineSettings::default(), threads: None, layout: Layout::default() };
     let (generator, loaded) = match Generator::start(&command, request, |_| {}).await {
         Ok(started) => started,
         Err(error) => {

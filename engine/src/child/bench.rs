@@ -89,7 +89,7 @@ fn point(
         fit_min_context: 0,
         fit_margin: 0,
     };
-    let mut model = ffi::Model::open(&file.0, &settings, |_| true)?;
+    let mut model = ffi::Model::open(&file.0, &settings, &ffi::Layout::default(), |_| true)?;
     // First touch of weights and buffers is slower.
     measure::run(&mut model, 0, 512, 16, 2)?;
     let runs: Vec<measure::Rates> =

@@ -53,6 +53,15 @@ pub fn settings_of(settings: &wire::Settings, threads: u32, dry_run: Option<DryR
     }
 }
 
+/// The shim's layout, the same for sizing and loading.
+pub fn layout_of(layout: Option<&wire::Layout>) -> ffi::Layout {
+    let Some(wire::Layout { split, overrides }) = layout else { return ffi::Layout::default() };
+    ffi::Layout {
+        split: split.clone(),
+        overrides: overrides.iter().map(|o| (o.pattern.clone(), o.device.clone())).collect(),
+    }
+}
+
 /// What makes a load a dry run: nothing is allocated.
 #[derive(Clone, Copy, Default)]
 pub struct DryRun {
@@ -104,12 +113,13 @@ pub fn size(request: &wire::Size) -> Result<Reply, String> {
         ffi::register_phantoms(&phantoms)?;
     }
     let settings = request.settings.as_ref().ok_or("a size request without settings")?;
+    let layout = layout_of(request.layout.as_ref());
     let settings = settings_of(
         settings,
         0,
         Some(DryRun { phantoms: !phantoms.is_empty(), options: request.options.unwrap_or_default() }),
     );
-    let model = ffi::Model::open(&path, &settings, |_| true)?;
+    let model = ffi::Model::open(&path, &settings, &layout, |_| true)?;
     let facts = model.facts();
     Ok(Reply::Sized(wire::Sized {
         memory: Some(memory_of(&model)),
@@ -125,6 +135,16 @@ pub fn size(request: &wire::Size) -> Result<Reply, String> {
             .copied()
             .filter(|_| facts.split.iter().any(|share| *share > 0.0))
             .collect(),
+        overrides: model
+            .overrides()
+            .into_iter()
+            .map(|(pattern, device)| wire::TensorOverride { pattern, device })
+            .collect(),
+        fits: match facts.fit {
+            1 => Some(true),
+            2 => Some(false),
+            _ => None,
+        },
     }))
 }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use muster_proto::{Bytes, ContextTokens, Device, DeviceKind, DeviceMemory, EngineSettings, MemoryNeed};
 
 use super::{
-    ChatRequest, FinishReason, GenerationEvent, Outputs, PhantomBackend, PhantomDevice, Placement, ResponseFormat,
-    SizeOptions, ToolCallDelta, ToolChoice,
+    ChatRequest, FinishReason, GenerationEvent, Layout, Outputs, PhantomBackend, PhantomDevice, Placement,
+    ResponseFormat, SizeOptions, TensorOverride, ToolCallDelta, ToolChoice,
 };
 use crate::wire;
 
@@ -60,7 +60,7 @@ pub(super) fn phantom(device: &PhantomDevice) -> wire::Phantom {
 }
 
 pub(super) fn size_options(options: &SizeOptions) -> wire::SizeOptions {
-    let SizeOptions { total_context, outputs, placement } = options;
+    let SizeOptions { total_context, outputs, placement, layout: _ } = options;
     let (fit, fit_min_context, fit_margin) = match placement {
         Placement::AsSet => (false, 0, 0),
         Placement::Fit { min_context, margin } => (true, min_context.get(), margin.get()),
@@ -71,6 +71,30 @@ pub(super) fn size_options(options: &SizeOptions) -> wire::SizeOptions {
         fit,
         fit_min_context,
         fit_margin,
+    }
+}
+
+pub(super) fn layout(layout: &Layout) -> wire::Layout {
+    let Layout { split, overrides } = layout;
+    wire::Layout {
+        split: split.clone(),
+        overrides: overrides
+            .iter()
+            .map(|TensorOverride { pattern, device }| wire::TensorOverride {
+                pattern: pattern.clone(),
+                device: device.clone(),
+            })
+            .collect(),
+    }
+}
+
+pub(super) fn layout_back(split: Vec<f32>, overrides: Vec<wire::TensorOverride>) -> Layout {
+    Layout {
+        split,
+        overrides: overrides
+            .into_iter()
+            .map(|wire::TensorOverride { pattern, device }| TensorOverride { pattern, device })
+            .collect(),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::process::Process;
-use super::{ChatRequest, GenerateError, GenerationEvent, WorkerCommand, WorkerError, convert};
+use super::{ChatRequest, GenerateError, GenerationEvent, Layout, WorkerCommand, WorkerError, convert};
 use crate::frame;
 use crate::wire::{self, FromWorker, from_worker::Reply, to_worker::Request};
 
@@ -27,6 +27,8 @@ pub struct LoadRequest {
     pub settings: EngineSettings,
     /// CPU threads; `None` takes all physical cores.
     pub threads: Option<u32>,
+    /// What goes where beyond the number of layers, as its sizing found it; the default leaves it to llama.cpp.
+    pub layout: Layout,
 }
 
 /// A model that was loaded.
@@ -109,6 +111,7 @@ impl Generator {
             path: convert::path(&request.path),
             settings: Some(convert::settings(&request.settings)),
             threads: request.threads.unwrap_or(0),
+            layout: Some(convert::layout(&request.layout)),
         };
         process.send(LOAD, Request::Load(load)).await?;
         let loaded = loop {

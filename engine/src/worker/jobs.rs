@@ -25,7 +25,7 @@ pub struct SizeRequest {
 }
 
 /// What a dry run may ask for beyond what Muster's own workers load.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SizeOptions {
     /// Context over all sequences (llama.cpp's `n_ctx`); `None` takes that of the settings, times `parallel`. 0 together
     /// with [`Placement::Fit`] takes what the model was trained with, or as much of it as fits.
@@ -34,6 +34,26 @@ pub struct SizeOptions {
     pub outputs: Outputs,
     /// Who decides what goes where.
     pub placement: Placement,
+    /// What goes where beyond the number of layers; the default leaves it to llama.cpp, and to a fit.
+    pub layout: Layout,
+}
+
+/// What goes where beyond the number of layers, as a dry run found it and a load can be told; empty leaves it to llama.cpp.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layout {
+    /// Of the layers over the devices, in their order; relative. Empty: by the memory that is free at the time.
+    pub split: Vec<f32>,
+    /// Tensors that do not go where their layer goes; the first pattern that is found in a name decides.
+    pub overrides: Vec<TensorOverride>,
+}
+
+/// Where certain tensors go, as llama.cpp's `--override-tensor` says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorOverride {
+    /// A regular expression that is searched in tensors' names.
+    pub pattern: String,
+    /// `CPU`, or a device's name.
+    pub device: String,
 }
 
 /// For how many tokens of a micro-batch the compute buffer holds logits.
@@ -52,7 +72,8 @@ pub enum Placement {
     /// The settings: `gpu_layers` and `expert_layers_on_host`.
     #[default]
     AsSet,
-    /// llama.cpp's own fit, over all devices, with experts kept on the host where that helps.
+    /// llama.cpp's own fit, over all devices, with experts kept on the host where that helps. It changes only what is not
+    /// set: `gpu_layers` and the layout where they are left open, a context of 0. Without devices there is nothing to fit.
     Fit {
         /// A context that may shrink does not become smaller than this.
         min_context: ContextTokens,
@@ -63,9 +84,9 @@ pub enum Placement {
 
 /// A GPU that exists only in a worker's sizing: it reports memory and never computes.
 ///
-/// Model and context bytes are those of a real one. Compute bytes lack what a backend adds for single operations (CUDA's
-/// F16 copies of a quantized KV cache under flash attention, Metal's scratch), no operation falls back to the host, and
-/// the backend's own overhead is not in them: `shim/phantom.cpp` has the list.
+/// What its backend takes for tensors and operations, which operations it does and in which order, is upstream's own code of
+/// the llama.cpp that is linked (`engine/build/upstream.rs`). Not in the figures: what a driver takes beyond llama.cpp's
+/// buffers, see [`surcharge`](crate::surcharge).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PhantomDevice {
     /// llama.cpp's name for it, e.g. `CUDA0`, which is how the result names it.
@@ -79,7 +100,8 @@ pub struct PhantomDevice {
     /// Whether it shares main memory.
     pub integrated: bool,
     /// Its generation, where the backend's rules depend on it: CUDA's compute capability times 10 (`890`), ROCm's gfx
-    /// number read as hexadecimal (`0x1100`), Metal's Apple GPU family (`9`). `None` takes a common one.
+    /// number read as hexadecimal (`0x1100`), Metal's Apple GPU family (`9`), Vulkan's vendor (`0x10DE`, `0x1002`, `0x8086`,
+    /// `0x10005` for Mesa's software). `None` takes a common one.
     pub capability: Option<u32>,
 }
 
@@ -100,11 +122,11 @@ impl PhantomDevice {
 /// Whose buffers a phantom device imitates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PhantomBackend {
-    /// CUDA: rows of quantized weights padded to the next 512 columns.
+    /// CUDA: rows of quantized weights padded to the next 512 columns, F16 copies of a quantized KV cache.
     Cuda,
-    /// Vulkan: no padding.
+    /// Vulkan: no padding, no scratch.
     Vulkan,
-    /// Metal: no padding, memory shared with the host.
+    /// Metal: no padding, scratch for flash attention, experts and sorts; memory shared with the host.
     Metal,
     /// ROCm: CUDA's code, compiled for AMD.
     Rocm,
@@ -129,8 +151,11 @@ pub struct Sized {
     pub context: ContextTokens,
     /// Layers, from the first, whose experts stay in main memory.
     pub expert_layers_on_host: u32,
-    /// Share of the layers on each device, where it was decided for several; else empty.
-    pub split: Vec<f32>,
+    /// What goes where, for a load that is to do the same: layers on each device where there are several, and the tensors
+    /// that do not go where their layer goes (without those that `expert_layers_on_host` says).
+    pub layout: Layout,
+    /// Whether it leaves the margin free on every device; `None` where no fit was asked for.
+    pub fits: Option<bool>,
 }
 
 /// A file to quantize.
@@ -191,6 +216,7 @@ pub async fn size(command: &WorkerCommand, request: SizeRequest) -> Result<Sized
         settings: Some(convert::settings(&request.settings)),
         phantoms: request.devices.iter().map(convert::phantom).collect(),
         options: Some(convert::size_options(&request.options)),
+        layout: Some(convert::layout(&request.options.layout)),
     };
     once(command, Request::Size(request), |reply| match reply {
         Reply::Sized(sized) => Step::Done(Sized {
@@ -202,7 +228,8 @@ pub async fn size(command: &WorkerCommand, request: SizeRequest) -> Result<Sized
             total_layers: sized.total_layers,
             context: ContextTokens::new(sized.context),
             expert_layers_on_host: sized.expert_layers_on_host,
-            split: sized.split,
+            layout: convert::layout_back(sized.split, sized.overrides),
+            fits: sized.fits,
         }),
         _ => Step::Unexpected,
     })

@@ -24,8 +24,8 @@ pub use command::WorkerCommand;
 pub use error::WorkerError;
 pub use generator::{GenerationStream, Generator, LoadRequest, Loaded};
 pub use jobs::{
-    BenchProgress, BenchRequest, Outputs, PhantomBackend, PhantomDevice, Placement, QuantizeRequest, SizeOptions,
-    SizeRequest, Sized, bench, devices, quantize, size,
+    BenchProgress, BenchRequest, Layout, Outputs, PhantomBackend, PhantomDevice, Placement, QuantizeRequest,
+    SizeOptions, SizeRequest, Sized, TensorOverride, bench, devices, quantize, size,
 };
 pub use profile::{ProfileBackend, ProfileRequest, profile};
 pub use make::{Made, MakeRequest, Weights, make_model};

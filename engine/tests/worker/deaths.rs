@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use muster_engine::worker::{
-    ChatRequest, GenerateError, GenerationEvent, GenerationStream, Generator, LoadRequest, WorkerCommand, WorkerError,
+    ChatRequest, GenerateError, GenerationEvent, GenerationStream, Generator, Layout, LoadRequest, WorkerCommand,
+    WorkerError,
 };
 use muster_proto::Bytes;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -20,7 +21,7 @@ fn signal(pid: u32, signal: rustix::process::Signal) {
 /// A worker in the middle of an answer whose prompt holds the canary.
 async fn busy(command: &WorkerCommand) -> (tempfile::TempDir, Generator, GenerationStream) {
     let (folder, path) = bundled();
-    let request = LoadRequest { path, settings: settings(1024, 1), threads: None };
+    let request = LoadRequest { path, settings: settings(1024, 1), threads: None, layout: Layout::default() };
     let (generator, _) = within(Generator::start(command, request, |_| {})).await.unwrap();
     let mut request = endless();
     request.messages_json = request.messages_json.replace("What is Muster?", CANARY);
@@ -166,7 +167,7 @@ async fn too_little_memory_is_an_error_of_the_worker_only() {
     let command = WorkerCommand { memory_limit: Some(Bytes::from_mib(64)), ..command() };
     let mut large = settings(1024, 1);
     large.parallel = 16;
-    let request = LoadRequest { path, settings: large, threads: Some(1) };
+    let request = LoadRequest { path, settings: large, threads: Some(1), layout: Layout::default() };
     let error = within(Generator::start(&command, request, |_| {})).await.unwrap_err();
     assert!(matches!(error, WorkerError::Refused { .. } | WorkerError::Died { .. }), "{error:?}");
 }
@@ -174,7 +175,7 @@ async fn too_little_memory_is_an_error_of_the_worker_only() {
 #[tokio::test]
 async fn a_program_that_is_not_there_and_one_that_is_no_worker() {
     let (_folder, path) = bundled();
-    let request = LoadRequest { path, settings: settings(256, 1), threads: None };
+    let request = LoadRequest { path, settings: settings(256, 1), threads: None, layout: Layout::default() };
     let missing = WorkerCommand::new("/nonexistent/engine-worker");
     let error = within(Generator::start(&missing, request.clone(), |_| {})).await.unwrap_err();
     assert!(matches!(error, WorkerError::Spawn { .. }), "{error:?}");

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_engine::worker::{
-    ChatRequest, FinishReason, GenerateError, GenerationEvent, GenerationStream, Generator, LoadRequest, Loaded,
-    QuantizeRequest, Sampling, ToolCallDelta, WorkerCommand, quantize,
+    ChatRequest, FinishReason, GenerateError, GenerationEvent, GenerationStream, Generator, Layout, LoadRequest,
+    Loaded, QuantizeRequest, Sampling, ToolCallDelta, WorkerCommand, quantize,
 };
 use muster_proto::{ContextTokens, EngineSettings};
 
@@ -54,7 +54,7 @@ async fn quantized(source: &Path, quantization: &str) -> PathBuf {
 
 async fn started(path: &Path, settings: EngineSettings) -> (Generator, Loaded) {
     // One thread: with several, ggml's barriers wait for whatever else runs on the machine.
-    let request = LoadRequest { path: path.to_owned(), settings, threads: Some(1) };
+    let request = LoadRequest { path: path.to_owned(), settings, threads: Some(1), layout: Layout::default() };
     within(Generator::start(&command(), request, |_| {})).await.unwrap()
 }
 

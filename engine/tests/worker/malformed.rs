@@ -4,7 +4,7 @@ use std::path::Path;
 
 use muster_engine::bundled::MUSTER_TINY_F16;
 use muster_engine::gguf::{GgufHeader, GgufWriter, TensorPlan, TensorType};
-use muster_engine::worker::{Generator, LoadRequest, SizeOptions, SizeRequest, WorkerError, size};
+use muster_engine::worker::{Generator, Layout, LoadRequest, SizeOptions, SizeRequest, WorkerError, size};
 
 use crate::{command, settings, within};
 
@@ -171,7 +171,8 @@ async fn both_refuse(path: &Path) -> String {
         options: SizeOptions::default(),
     };
     let sized = within(size(&command(), request)).await.unwrap_err();
-    let request = LoadRequest { path: path.to_owned(), settings: settings(256, 1), threads: None };
+    let request =
+        LoadRequest { path: path.to_owned(), settings: settings(256, 1), threads: None, layout: Layout::default() };
     let loaded = within(Generator::start(&command(), request, |_| {})).await.unwrap_err();
     match (sized, loaded) {
         (WorkerError::Refused { reason }, WorkerError::Refused { reason: same }) => {
