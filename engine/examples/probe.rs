@@ -1,6 +1,6 @@
 //! x
 use muster_engine::worker::*;
-use muster_engine::profile::*;
+use muster_engine::profile::{DeviceShare, Needed};
 use muster_proto::*;
 fn main() {
     if std::env::args().nth(1).as_deref() == Some(muster_engine::WORKER_ARGUMENT) { muster_engine::worker_main(); return; }
@@ -30,7 +30,7 @@ fn main() {
         let settings = EngineSettings { context: ContextTokens::new(log(512.0, profile.context_train().max(600).min(262144) as f64)), parallel, batch: 2048, ubatch: log(64.0, 2048.0), kv_type: kv, gpu_layers: layers, kv_unified: i % 3 == 0, flash_attention: flash, expert_layers_on_host: if i % 7 == 3 { total } else { 0 } };
         let shares: Vec<DeviceShare> = (0..devs).map(|d| DeviceShare { name: format!("GPU{d}"), share: 1.0 }).collect();
         let outputs = if i % 5 == 0 { Outputs::MicroBatch } else { Outputs::PerSequence };
-        let real = runtime.block_on(size(&command, SizeRequest { path: path.clone().into(), settings: settings.clone(), devices: shares.iter().map(|s| PhantomDevice::new(s.name.clone(), backend, Bytes::from_gib(4000))).collect(), options: SizeOptions { outputs, ..Default::default() } }));
+        let real = runtime.block_on(size(&command, SizeRequest { path: path.clone().into(), settings: settings.clone(), devices: shares.iter().map(|s| PhantomDevice::new(s.name.clone(), backend, Bytes::from_gib(4000))).collect(), options: SizeOptions { outputs, layout: Layout { split: if devs > 1 { vec![1.0; devs] } else { vec![] }, overrides: vec![] }, ..Default::default() } }));
         let mine = profile.need(&settings, &Needed { devices: &shares, total_context: None, all_outputs: outputs == Outputs::MicroBatch });
         let (real, mine) = match (real, mine) { (Ok(r), Ok(m)) => (r.need, m), (a, b) => { println!("NO {settings:?}\n  {:?}\n  {:?}", a.map(|_| ()), b.map(|_| ())); continue; } };
         let mut all: Vec<(&DeviceMemory, &DeviceMemory)> = real.devices.iter().zip(&mine.devices).collect();

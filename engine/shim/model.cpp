@@ -416,6 +416,6 @@ bool ms_token_ends(const ms_model * model, int32_t token) {
 
 llama_context_params ms_context_params(const ms_settings & settings) {
     parameters params;
-    fill(params, settings);
+    fill(params, settings, {});
     return params.context;
 }

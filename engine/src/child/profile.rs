@@ -14,7 +14,7 @@ use crate::profile::survey::{
 use crate::wire::{self, from_worker::Reply};
 
 /// Intervals of partial offload at most.
-const MOST_PARTS: usize = 6;
+const MOST_PARTS: usize = 7;
 /// A curve is good when it misses no point by more, as a share.
 const GOOD: f64 = 2e-3;
 /// Rounds of checking at points that were not used, and of adding those that were missed.
@@ -124,7 +124,7 @@ const PLAIN: Wanted =
 impl Surveyor {
     fn open(&self, host_only: bool, gpu_layers: Option<u32>, experts_on_host: u32) -> Result<Opened, String> {
         let settings = raw_settings(&PLAIN, 1, 1, host_only, gpu_layers, experts_on_host);
-        let model = ffi::Model::open(&self.path, &settings, |_| true)?;
+        let model = ffi::Model::open(&self.path, &settings, &ffi::Layout::default(), |_| true)?;
         let places = if host_only { 1 } else { 1 + self.devices as usize };
         Ok(Opened { model, places, host_only, gpu_layers, experts_on_host })
     }
@@ -510,36 +510,32 @@ fn intervals(least: &Blocks, cache_runs: &[(u16, u32)], blocks: u32) -> Vec<(u32
         .iter()
         .flat_map(|(kind, count)| std::iter::repeat_n(*kind, usize::try_from(*count).unwrap_or(0)))
         .collect();
-    // What a block is to a GPU: the names of its tensors and what it keeps; their types do not matter there.
-    let kinds: Vec<(BTreeSet<&str>, u16)> = least
-        .blocks
-        .iter()
-        .zip(&cache)
-        .map(|(block, cache)| (block.tensors.keys().map(String::as_str).collect(), *cache))
-        .collect();
+    // What a block is to a GPU: the names of its tensors and what it keeps; their types do not matter there. To the host the
+    // types matter: some are repacked, and a GPU computes long prompts with a copy of each matrix.
+    let on_gpu = |index: usize| {
+        let names = least.blocks[index].tensors.keys().map(|name| (name.as_str(), 0)).collect::<Vec<_>>();
+        (names, cache[index])
+    };
+    let on_host = |index: usize| {
+        let sized = least.blocks[index].tensors.iter().map(|(name, (_, bytes))| (name.as_str(), *bytes));
+        (sized.collect::<Vec<_>>(), cache[index])
+    };
     let mut starts = BTreeSet::from([1]);
-    let mut seen = BTreeSet::new();
+    // A second block of a kind is new as well: between two of them a graph keeps other tensors than around one.
+    let mut seen = BTreeMap::new();
     for layers in 2..=blocks {
-        let kind = &kinds[(blocks + 1 - layers) as usize];
-        if !kind.0.is_empty() && seen.insert(kind) {
+        let kind = on_gpu((blocks + 1 - layers) as usize);
+        let count = seen.entry(kind.clone()).or_insert(0);
+        *count += 1;
+        if !kind.0.is_empty() && *count <= 2 {
             starts.insert(layers);
         }
     }
-    // On the host a block's largest tensors matter as well: a GPU computes long prompts with a copy of each.
     let mut seen = BTreeSet::new();
-    let mut largest: BTreeMap<&str, u64> = BTreeMap::new();
     for layers in (1..=blocks).rev() {
-        let index = (blocks - layers) as usize;
-        let mut new = !kinds[index].0.is_empty() && seen.insert(&kinds[index]);
-        for (name, (_, bytes)) in &least.blocks[index].tensors {
-            let most = largest.entry(name).or_insert(0);
-            if *bytes > *most + *most / 100 {
-                *most = *bytes;
-                new = true;
-            }
-        }
+        let kind = on_host((blocks - layers) as usize);
         // From here on downwards something is new, so what is above is an interval of its own.
-        if new && layers < blocks {
+        if !kind.0.is_empty() && seen.insert(kind) && layers < blocks {
             starts.insert(layers + 1);
         }
     }
