@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::jobs::{DryRun, check_header, path_of, settings_of};
 use super::outbox::Outbox;
 use crate::ffi;
-use crate::profile::fit::{Region, Sample, regions};
-use crate::profile::planes::largest;
+use crate::profile::fit::{Sample, Tree, fit, fit_bands, size};
+use crate::profile::planes::Plane;
 use crate::profile::shape::{Rules, Shape, Wanted};
 use crate::profile::survey::{
     Attention, BlockCache, BlockWeights, Cache, Curves, Layout, MODES, Placed, Survey, Weights, mode, runs,
@@ -18,9 +18,11 @@ const MOST_PARTS: usize = 7;
 /// A curve is good when it misses no point by more, as a share.
 const GOOD: f64 = 2e-3;
 /// Rounds of checking at points that were not used, and of adding those that were missed.
-const ROUNDS: u32 = 4;
-/// Points in each round.
+const ROUNDS: u32 = 3;
+/// Points in the first round; each later one has so many more, as something was missed.
 const CHECKS: u32 = 5;
+/// Sizes of micro-batches that get pieces of their own, where copies of weights are among the tensors.
+const BANDS: [u32; 6] = [64, 128, 256, 512, 1024, 2048];
 
 pub fn run(request: &wire::Profile, id: u64, outbox: &Outbox) -> Result<Reply, String> {
     let path = path_of(&request.path);
@@ -203,10 +205,11 @@ impl Surveyor {
     /// The curves of one layout.
     fn place(&mut self, mut opened: Opened, layout: Layout, possible: &[bool; 4]) -> Result<(), String> {
         let auto_fused = opened.model.try_context(&opened.raw_settings(&PLAIN, 1, 1))?;
+        let banded = !matches!(layout, Layout::Host | Layout::Whole);
         let mut placed = Placed { layout, auto_fused, curves: vec![[None; MODES]; opened.places] };
         for attention in Attention::ALL.into_iter().filter(|attention| possible[attention.index()]) {
             for all_outputs in [false, true] {
-                let curves = self.curves(&mut opened, attention, all_outputs)?;
+                let curves = self.curves(&mut opened, banded, attention, all_outputs)?;
                 for (place, curve) in placed.curves.iter_mut().zip(curves) {
                     place[mode(attention, all_outputs)] = Some(curve);
                 }
@@ -219,46 +222,46 @@ impl Surveyor {
     }
 
     /// A curve for each place.
-    fn curves(&mut self, opened: &mut Opened, attention: Attention, all_outputs: bool) -> Result<Vec<u16>, String> {
+    fn curves(&mut self, opened: &mut Opened, banded: bool, attention: Attention, all_outputs: bool) -> Result<Vec<u16>, String> {
         let survey = self.survey.as_ref().ok_or("no survey")?;
-        let (rules, train) = (survey.rules, survey.context_train);
-        let mut points = design(train, all_outputs);
-        let rest = points.split_off(PROBES);
+        let train = survey.context_train;
+        let mut points = if banded { design_of_bands(train, all_outputs) } else { design(train, all_outputs) };
+        let rest = points.split_off(if banded { 3 * PROBES } else { PROBES });
         let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); opened.places];
         self.take(opened, attention, &points, &mut samples)?;
         if let Some(known) = self.known(&samples) {
             return Ok(known);
         }
         self.take(opened, attention, &rest, &mut samples)?;
-        let mut found: Vec<Vec<Region>> = samples.iter().map(|samples| regions(samples)).collect();
+        let mut found: Vec<Tree<Plane>> = samples.iter().map(|samples| pieces(samples, banded)).collect();
         let mut worst = 0.0;
         for round in 0..ROUNDS {
-            let checks: Vec<Wanted> = (0..CHECKS).map(|_| self.somewhere(train, all_outputs)).collect();
+            let checks: Vec<Wanted> =
+                (0..CHECKS * (1 + round)).map(|_| self.somewhere(train, banded, all_outputs)).collect();
             let mut fresh: Vec<Vec<Sample>> = vec![Vec::new(); opened.places];
             self.take(opened, attention, &checks, &mut fresh)?;
             worst = 0.0;
             let mut missed = BTreeSet::new();
-            for (place, fresh) in fresh.iter().enumerate() {
+            for (found, fresh) in found.iter().zip(&fresh) {
                 for (index, sample) in fresh.iter().enumerate() {
-                    let error = (bytes(&found[place], sample) / sample.bytes.max(1.0) - 1.0).abs();
+                    let error = (bytes(found, sample) / sample.bytes.max(1.0) - 1.0).abs();
                     worst = f64::max(worst, error);
                     if error > GOOD {
                         missed.insert(index);
                     }
                 }
             }
-            if missed.is_empty() || round + 1 == ROUNDS {
+            if missed.is_empty() {
                 break;
             }
-            for (place, fresh) in fresh.into_iter().enumerate() {
-                samples[place].extend(missed.iter().map(|index| fresh[*index]));
-                found[place] = regions(&samples[place]);
+            for ((samples, found), fresh) in samples.iter_mut().zip(&mut found).zip(fresh) {
+                samples.extend(missed.iter().map(|index| fresh[*index]));
+                if samples.iter().any(|sample| (bytes(found, sample) / sample.bytes.max(1.0) - 1.0).abs() > GOOD) {
+                    *found = pieces(samples, banded);
+                }
             }
-            let _ = rules;
         }
         let survey = self.survey.as_mut().ok_or("no survey")?;
-        if let Ok(p) = std::env::var("PROBE_OUT") { use std::io::Write; let mut f = std::fs::OpenOptions::new().append(true).create(true).open(p).map_err(|e| e.to_string())?;
-            for (pl, (fo, sa)) in found.iter().zip(&samples).enumerate() { writeln!(f, "{:?} {attention:?} {all_outputs} place {pl} worst {worst:.4} samples {} fit {:?} regions {:?}", opened.gpu_layers, sa.len(), sa.iter().map(|s| (bytes(fo, s) / s.bytes - 1.0).abs()).fold(0.0, f64::max), fo.iter().map(|r| (r.up_to, r.planes.len())).collect::<Vec<_>>()).ok(); if pl == 1 && worst > 0.02 { for s in sa { writeln!(f, "  {:?} {} {} -> {:.5}", &s.features[..4], s.cells, s.bytes, bytes(fo, s) / s.bytes - 1.0).ok(); } for r in fo { writeln!(f, "  {r:?}").ok(); } } } }
         survey.worst = survey.worst.max(worst);
         Ok(found
             .iter()
@@ -294,14 +297,14 @@ impl Surveyor {
             for (samples, reserved) in out.iter_mut().zip(answer) {
                 #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
                 let bytes = reserved.compute as f64;
-                samples.push(Sample { features: shape.features(&survey.rules), cells: shape.cells, bytes });
+                samples.push(Sample { features: shape.features(&survey.rules), bytes });
             }
         }
         Ok(())
     }
 
     /// A point anywhere in the range, by a generator whose order never changes (Knuth's MMIX).
-    fn somewhere(&mut self, train: u32, all_outputs: bool) -> Wanted {
+    fn somewhere(&mut self, train: u32, banded: bool, all_outputs: bool) -> Wanted {
         let mut log = |least: f64, most: f64| {
             self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             #[expect(clippy::cast_precision_loss, reason = "24 bits")]
@@ -312,22 +315,36 @@ impl Surveyor {
         };
         let context = log(512.0, f64::from(longest(train)));
         let parallel = log(0.3, 16.0).max(1);
-        let ubatch = log(64.0, 2048.0).next_multiple_of(parallel);
+        // In a band only what divides it.
+        let parallel = if banded { 1 << parallel.ilog2() } else { parallel };
+        let mut ubatch = log(64.0, 2048.0).next_multiple_of(parallel);
+        if banded {
+            ubatch = 1 << ubatch.ilog2().clamp(6, 11);
+        }
         let unified = log(1.0, 3.0) == 1;
         Wanted { context: context.saturating_mul(parallel), parallel, batch: 4096, ubatch, unified, all_outputs }
     }
 }
 
 /// The bytes of pieces.
-fn bytes(regions: &[Region], sample: &Sample) -> f64 {
-    let region = regions.iter().find(|region| region.up_to.is_none_or(|up_to| sample.cells <= up_to));
-    region.or(regions.last()).map_or(0.0, |region| largest(&region.planes, &sample.features))
+fn bytes(found: &Tree<Plane>, sample: &Sample) -> f64 {
+    size(found, &sample.features)
 }
 
 fn meets(curves: &Curves, curve: u16, samples: &[Sample]) -> bool {
     samples.iter().all(|sample| {
-        (curves.bytes(curve, &sample.features, sample.cells) / sample.bytes.max(1.0) - 1.0).abs() < GOOD / 2.0
+        (curves.bytes(curve, &sample.features) / sample.bytes.max(1.0) - 1.0).abs() < GOOD / 2.0
     })
+}
+
+/// Pieces that meet the samples.
+fn pieces(samples: &[Sample], banded: bool) -> Tree<Plane> {
+    let plain = fit(samples);
+    if banded && samples.iter().any(|sample| (bytes(&plain, sample) / sample.bytes.max(1.0) - 1.0).abs() > GOOD) {
+        fit_bands(samples)
+    } else {
+        plain
+    }
 }
 
 /// The longest context that a profile is made for, in tokens of a sequence.
@@ -373,6 +390,29 @@ fn design(train: u32, all_outputs: bool) -> Vec<Wanted> {
         many(4096, 2048, 8, true),
         many(middle, 64, 8, false),
     ]
+}
+
+/// The same for bands.
+fn design_of_bands(train: u32, all_outputs: bool) -> Vec<Wanted> {
+    let long = f64::from(longest(train));
+    let mut all = Vec::new();
+    for ubatch in BANDS {
+        let short = f64::from(ubatch.max(512));
+        for (step, parallel, unified) in
+            [(0.0, 1, false), (1.0, 1, false), (0.5, 4, false), (0.35, 1, false), (0.7, 1, false), (0.85, 1, false), (0.6, 8, true), (0.15, 16, false)]
+        {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 512 and 262144")]
+            let context = (short * (long / short).max(1.0).powf(step)) as u32;
+            all.push(Wanted { context: context.saturating_mul(parallel), parallel, unified, ubatch, all_outputs, ..PLAIN });
+        }
+    }
+    // The probes come first, and should be from everywhere.
+    let (mut first, mut rest) = (Vec::new(), Vec::new());
+    for (index, wanted) in all.into_iter().enumerate() {
+        if index % 3 == 0 { first.push(wanted) } else { rest.push(wanted) }
+    }
+    first.extend(rest);
+    first
 }
 
 /// Which attentions llama.cpp makes contexts with.

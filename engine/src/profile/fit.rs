@@ -1,8 +1,12 @@
 //! From sizes that llama.cpp said to the pieces that explain them.
 //!
-//! For each sample the program asks for the linear function that meets it and lies above no sample. Where the size is the
-//! largest of linear pieces, that is the true piece. Where the allocator puts one tensor into the hole of another, it is
-//! not: such samples are told apart by their cells, and get pieces of their own.
+//! For each sample a linear program asks for the linear function that meets it and lies above no sample. Where the size is
+//! the largest of linear pieces, that is the true piece. Where the allocator puts one tensor into the hole of another, it is
+//! not. Two ways lead on. Samples are divided by cells, which is what makes a hole large enough for the logits. And where
+//! copies of weights compete with masks and activations for holes, as with layers on the host, each size of micro-batch gets
+//! pieces of its own (a band), between which the size is interpolated: it is exact at the bands.
+
+use serde::{Deserialize, Serialize};
 
 use super::planes::{FEATURES, Features, Plane, largest, value};
 use super::simplex;
@@ -12,66 +16,152 @@ use super::simplex;
 pub struct Sample {
     /// Where.
     pub features: Features,
-    /// Cells of each cache there, by which pieces are told apart.
-    pub cells: u64,
     /// Bytes.
     pub bytes: f64,
 }
 
-/// Pieces that hold up to some number of cells.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Region {
-    /// Cells of each cache up to which they hold; `None` for the last.
-    pub up_to: Option<u64>,
-    /// Their largest is the size.
-    pub planes: Vec<Plane>,
+/// Pieces, or what tells them apart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tree<P> {
+    /// The largest is the size.
+    #[serde(rename = "p")]
+    Pieces(Vec<P>),
+    /// Up to so many cells of each cache, and from there.
+    #[serde(rename = "b")]
+    Border(f64, Box<Tree<P>>, Box<Tree<P>>),
+    /// By tokens of a micro-batch, rising; interpolated between them.
+    #[serde(rename = "t")]
+    Bands(Vec<(f64, Tree<P>)>),
+}
+
+impl<P> Tree<P> {
+    /// The size, where `value` says that of a piece.
+    pub fn value(&self, features: &Features, value: &impl Fn(&P, &Features) -> f64) -> f64 {
+        match self {
+            Self::Pieces(pieces) => pieces.iter().map(|piece| value(piece, features)).fold(0.0, f64::max),
+            Self::Border(border, low, high) => {
+                let side = if cells(features) <= *border { low } else { high };
+                side.value(features, value)
+            }
+            Self::Bands(bands) => {
+                let tokens = features[1];
+                let at = |(band, tree): &(f64, Self)| tree.value(&with_tokens(features, *band), value);
+                let above = bands.iter().position(|(band, _)| *band >= tokens).unwrap_or(bands.len());
+                let below = above.saturating_sub(1);
+                match (bands.get(below), bands.get(above.max(1).min(bands.len().saturating_sub(1)))) {
+                    (Some(low), Some(high)) if high.0 > low.0 => {
+                        let (at_low, at_high) = (at(low), at(high));
+                        (at_low + (at_high - at_low) * (tokens - low.0) / (high.0 - low.0)).max(0.0)
+                    }
+                    (Some(only), _) => at(only) * tokens / only.0,
+                    (None, _) => 0.0,
+                }
+            }
+        }
+    }
+
+    /// The same with other pieces.
+    pub fn map<Q>(&self, change: &mut impl FnMut(&P) -> Q) -> Tree<Q> {
+        match self {
+            Self::Pieces(pieces) => Tree::Pieces(pieces.iter().map(change).collect()),
+            Self::Border(border, low, high) => {
+                Tree::Border(*border, Box::new(low.map(change)), Box::new(high.map(change)))
+            }
+            Self::Bands(bands) => Tree::Bands(bands.iter().map(|(band, tree)| (*band, tree.map(change))).collect()),
+        }
+    }
+}
+
+/// Cells of each cache.
+fn cells(features: &Features) -> f64 {
+    features[4] / features[1].max(1.0)
+}
+
+/// The same context with another micro-batch.
+fn with_tokens(features: &Features, tokens: f64) -> Features {
+    let mut changed = *features;
+    let ratio = tokens / features[1].max(1.0);
+    // Rows of logits are few, or grow with the tokens.
+    if features[2] > features[1] * 0.5 {
+        changed[2] *= ratio;
+    }
+    for product in [1, 4, 6, 8] {
+        changed[product] *= ratio;
+    }
+    changed
 }
 
 /// A sample is met when the pieces come so near to it.
 const MET: f64 = 1e-3;
-/// What divides samples into regions when pieces miss them by more.
+/// What divides samples when pieces miss them by more.
 const MISSED: f64 = 4e-3;
-/// Samples that a region needs, so that its pieces mean something.
+/// Samples that a part needs, so that its pieces mean something.
 const FEWEST: usize = 6;
-/// Regions at most.
-const MOST_REGIONS: usize = 4;
+/// Borders one within the other at most.
+const DEEPEST: u32 = 3;
 
 /// The pieces of all samples.
-pub fn regions(samples: &[Sample]) -> Vec<Region> {
-    let mut all = Vec::new();
-    divide(samples, None, MOST_REGIONS, &mut all);
-    all
+pub fn fit(samples: &[Sample]) -> Tree<Plane> {
+    divide(samples, DEEPEST)
 }
 
-fn divide(samples: &[Sample], up_to: Option<u64>, most: usize, out: &mut Vec<Region>) {
+/// Pieces for each size of micro-batch that was sampled often enough.
+pub fn fit_bands(samples: &[Sample]) -> Tree<Plane> {
+    let mut sizes: Vec<f64> = samples.iter().map(|sample| sample.features[1]).collect();
+    sizes.sort_by(f64::total_cmp);
+    let mut bands = Vec::new();
+    for group in sizes.chunk_by(|a, b| a == b).filter(|group| group.len() >= FEWEST) {
+        let here: Vec<Sample> = samples.iter().copied().filter(|sample| sample.features[1] == group[0]).collect();
+        bands.push((group[0], divide(&here, DEEPEST)));
+    }
+    if bands.is_empty() { fit(samples) } else { Tree::Bands(bands) }
+}
+
+/// The size at a sample's place.
+pub fn size(tree: &Tree<Plane>, features: &Features) -> f64 {
+    tree.value(features, &value)
+}
+
+fn divide(samples: &[Sample], deepest: u32) -> Tree<Plane> {
     let planes = planes(samples);
-    let missed = worst(&planes, samples);
-    if missed > MISSED && most > 1 {
-        let mut cells: Vec<u64> = samples.iter().map(|sample| sample.cells).collect();
-        cells.sort_unstable();
-        cells.dedup();
-        let better = cells
-            .windows(2)
-            .filter_map(|pair| {
-                // Between two sampled sizes of a cache: where exactly nobody has asked.
-                let border = (pair[0].midpoint(pair[1]) / 256) * 256;
-                let (low, high): (Vec<Sample>, Vec<Sample>) = samples.iter().partition(|s| s.cells <= border);
-                if low.len() < FEWEST || high.len() < FEWEST {
-                    return None;
-                }
-                let missed = worst(&self::planes(&low), &low).max(worst(&self::planes(&high), &high));
-                Some((missed, border, low, high))
-            })
-            .min_by(|a, b| a.0.total_cmp(&b.0));
-        if let Some((less, border, low, high)) = better
-            && less < missed * 0.7
-        {
-            divide(&low, Some(border), most - 1, out);
-            divide(&high, up_to, most - 1, out);
-            return;
+    if deepest == 0 || samples.len() < 2 * FEWEST || worst(&planes, samples) < MISSED {
+        return Tree::Pieces(planes);
+    }
+    let all = missed(&planes, samples);
+    let mut best: Option<(f64, f64)> = None;
+    let mut places: Vec<f64> = samples.iter().map(|sample| cells(&sample.features)).collect();
+    places.sort_by(f64::total_cmp);
+    places.dedup();
+    for pair in places.windows(2) {
+        // Between two samples: where exactly nobody has asked.
+        let border = (pair[0] * pair[1]).sqrt().floor().max(pair[0]);
+        let (low, high) = parted(samples, border);
+        if low.len() < FEWEST / 2 || high.len() < FEWEST / 2 {
+            continue;
+        }
+        let missed = missed(&self::planes(&low), &low) + missed(&self::planes(&high), &high);
+        if best.is_none_or(|best| missed < best.0) {
+            best = Some((missed, border));
         }
     }
-    out.push(Region { up_to, planes });
+    match best {
+        Some((missed, border)) if missed < all * 0.7 => {
+            let (low, high) = parted(samples, border);
+            let [low, high] = [low, high].map(|part| Box::new(divide(&part, deepest - 1)));
+            Tree::Border(border, low, high)
+        }
+        _ => Tree::Pieces(planes),
+    }
+}
+
+fn parted(samples: &[Sample], border: f64) -> (Vec<Sample>, Vec<Sample>) {
+    samples.iter().partition(|sample| cells(&sample.features) <= border)
+}
+
+/// How far the pieces miss all samples together, as shares of them.
+fn missed(planes: &[Plane], samples: &[Sample]) -> f64 {
+    samples.iter().map(|sample| (largest(planes, &sample.features) / sample.bytes.max(1.0) - 1.0).abs()).sum()
 }
 
 /// How far the pieces miss the worst sample, as a share of it.
@@ -162,14 +252,14 @@ mod tests {
             for tokens in [64.0, 512.0, 2048.0] {
                 for outputs in [1.0, tokens * 0.9, tokens] {
                     let features = features(tokens, outputs, cells);
-                    samples.push(Sample { features, cells: 0, bytes: size(&features) });
+                    samples.push(Sample { features, bytes: size(&features) });
                 }
             }
         }
-        let found = regions(&samples);
+        let found = fit(&samples);
         for (tokens, outputs, cells) in [(100.0, 1.0, 700.0), (300.0, 300.0, 100_000.0), (1500.0, 1.0, 256.0), (800.0, 800.0, 900.0)] {
             let x = features(tokens, outputs, cells);
-            let error = largest(&found[0].planes, &x) / size(&x) - 1.0;
+            let error = super::size(&found, &x) / size(&x) - 1.0;
             assert!(error.abs() < 2e-3, "{error} at {tokens} tokens, {outputs} outputs, {cells} cells: {found:?}");
         }
     }

@@ -280,7 +280,7 @@ impl SizingProfile {
         for placed in layouts {
             let bytes = |place: usize| -> Option<Bytes> {
                 let curve = placed.curves.get(place).or(placed.curves.last())?[mode]?;
-                Some(rounded(survey.curves.bytes(curve, &features, shape.cells)))
+                Some(rounded(survey.curves.bytes(curve, &features)))
             };
             need.host.compute = need.host.compute.max(bytes(0)?);
             for (order, device) in used.iter().enumerate() {

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::fit::Region;
-use super::planes::{FEATURES, Features, Plane, largest};
+use super::fit::Tree;
+use super::planes::{self, FEATURES, Features, Plane};
 use super::shape::Rules;
 
 /// Type of the KV cache and flash attention: the combinations that llama.cpp takes.
@@ -71,18 +71,18 @@ pub struct Placed {
 pub struct Curves {
     /// Each plane as pairs of a product's index and its bytes.
     planes: Vec<Vec<f64>>,
-    /// Each curve as regions.
-    curves: Vec<Vec<(Option<u64>, Vec<u16>)>>,
+    /// Each curve as indices of planes.
+    curves: Vec<Tree<u16>>,
 }
 
 impl Curves {
     /// The bytes of a curve.
-    pub fn bytes(&self, curve: u16, features: &Features, cells: u64) -> f64 {
-        let regions = self.curves.get(usize::from(curve)).map_or(&[][..], Vec::as_slice);
-        let region = regions.iter().find(|(up_to, _)| up_to.is_none_or(|up_to| cells <= up_to)).or(regions.last());
-        let indices = region.map_or(&[][..], |(_, indices)| indices.as_slice());
-        let planes: Vec<Plane> = indices.iter().filter_map(|index| self.plane(*index)).collect();
-        largest(&planes, features)
+    pub fn bytes(&self, curve: u16, features: &Features) -> f64 {
+        let curve = self.curves.get(usize::from(curve));
+        let plane = |index: &u16, features: &Features| {
+            self.plane(*index).map_or(0.0, |plane| planes::value(&plane, features))
+        };
+        curve.map_or(0.0, |curve| curve.value(features, &plane))
     }
 
     /// How many there are.
@@ -101,25 +101,18 @@ impl Curves {
     }
 
     /// Adds a curve; planes that are there already are used again.
-    pub fn add(&mut self, regions: &[Region]) -> u16 {
-        let curve = regions
-            .iter()
-            .map(|region| (region.up_to, region.planes.iter().map(|plane| self.add_plane(plane)).collect()))
-            .collect();
+    pub fn add(&mut self, curve: &Tree<Plane>) -> u16 {
+        let curve = curve.map(&mut |plane| self.add_pairs(compact(plane)));
         self.add_curve(curve)
     }
 
-    fn add_curve(&mut self, curve: Vec<(Option<u64>, Vec<u16>)>) -> u16 {
+    fn add_curve(&mut self, curve: Tree<u16>) -> u16 {
         let known = self.curves.iter().position(|known| *known == curve);
         let index = known.unwrap_or_else(|| {
             self.curves.push(curve);
             self.curves.len() - 1
         });
         u16::try_from(index).unwrap_or(u16::MAX)
-    }
-
-    fn add_plane(&mut self, plane: &Plane) -> u16 {
-        self.add_pairs(compact(plane))
     }
 
     fn add_pairs(&mut self, pairs: Vec<f64>) -> u16 {
@@ -134,15 +127,8 @@ impl Curves {
     /// Adds all of another list; says the new index of each.
     pub fn merge(&mut self, other: &Self) -> Vec<u16> {
         let planes: Vec<u16> = other.planes.iter().map(|pairs| self.add_pairs(pairs.clone())).collect();
-        let moved = |index: &u16| planes.get(usize::from(*index)).copied().unwrap_or(0);
-        other
-            .curves
-            .iter()
-            .map(|curve| {
-                let curve = curve.iter().map(|(up_to, indices)| (*up_to, indices.iter().map(moved).collect())).collect();
-                self.add_curve(curve)
-            })
-            .collect()
+        let mut moved = |index: &u16| planes.get(usize::from(*index)).copied().unwrap_or(0);
+        other.curves.iter().map(|curve| self.add_curve(curve.map(&mut moved))).collect()
     }
 }
 
