@@ -14,7 +14,7 @@ use crate::profile::survey::{
 use crate::wire::{self, from_worker::Reply};
 
 /// Intervals of partial offload at most.
-const MOST_PARTS: usize = 7;
+const MOST_PARTS: usize = 5;
 /// A curve is good when it misses no point by more, as a share.
 const GOOD: f64 = 2e-3;
 /// Rounds of checking at points that were not used, and of adding those that were missed.
@@ -40,7 +40,7 @@ pub fn run(request: &wire::Profile, id: u64, outbox: &Outbox) -> Result<Reply, S
         };
         ffi::register_phantoms(&(0..devices).map(phantom).collect::<Vec<_>>())?;
     }
-    let mut surveyor = Surveyor { path, devices, survey: None, random: 1 };
+    let mut surveyor = Surveyor { path, devices, depth: request.depth, survey: None, random: 1 };
     let survey = surveyor.survey(&mut |share| {
         outbox.progress(id, share, "sizing");
     })?;
@@ -51,6 +51,8 @@ pub fn run(request: &wire::Profile, id: u64, outbox: &Outbox) -> Result<Reply, S
 struct Surveyor {
     path: std::path::PathBuf,
     devices: u32,
+    /// 0 weights and caches, 1 all on GPUs or all on the host, 2 everything.
+    depth: u32,
     survey: Option<Survey>,
     random: u64,
 }
@@ -156,10 +158,9 @@ impl Surveyor {
         let whole = Blocks::of(&first.model.tensors()?, blocks);
         let moe = whole.blocks.iter().any(|block| block.tensors.keys().any(|name| is_expert(name)));
         let cache = cache(&mut first, &rules, blocks, &possible)?;
-        if self.devices == 0 {
-            self.place(first, Layout::Host, &possible)?;
-        } else {
-            self.place(first, Layout::Whole, &possible)?;
+        if self.depth > 0 {
+            let layout = if self.devices == 0 { Layout::Host } else { Layout::Whole };
+            self.place(first, layout, &possible)?;
         }
         progress(0.2);
 
@@ -167,7 +168,9 @@ impl Surveyor {
         if self.devices == 1 {
             let mut alone = self.open(true, None, 0)?;
             let alone_blocks = Blocks::of(&alone.model.tensors()?, blocks);
-            self.place(alone, Layout::Host, &possible)?;
+            if self.depth > 0 {
+                self.place(alone, Layout::Host, &possible)?;
+            }
             let mut least = self.open(false, Some(1), 0)?;
             let least_blocks = Blocks::of(&least.model.tensors()?, blocks);
             let weights = weights(&whole, &least_blocks, &alone_blocks);
@@ -176,14 +179,19 @@ impl Surveyor {
             if let Some(survey) = &mut self.survey {
                 survey.weights = weights;
             }
-            self.place(least, Layout::Part(1, parts.first().map_or(blocks, |first| first.1)), &possible)?;
-            parts.remove(0);
+            let first = parts.remove(0);
+            if self.depth > 1 {
+                self.place(least, Layout::Part(first.0, first.1), &possible)?;
+            }
         } else if self.devices > 1 {
             parts.push((1, blocks));
         }
         if self.devices == 0 {
             let survey = self.survey.as_mut().ok_or("no survey")?;
             survey.weights = weights(&whole, &whole, &whole);
+        }
+        if self.depth < 2 {
+            parts.clear();
         }
         let steps = parts.len() + 1;
         for (step, (from, to)) in parts.into_iter().enumerate() {
@@ -192,7 +200,7 @@ impl Surveyor {
             #[expect(clippy::cast_precision_loss, reason = "small numbers")]
             progress(0.4 + 0.5 * (step + 1) as f32 / steps as f32);
         }
-        if moe && self.devices > 0 {
+        if moe && self.devices > 0 && self.depth > 1 {
             let opened = self.open(false, None, blocks)?;
             self.place(opened, Layout::Experts, &possible)?;
         }
@@ -226,7 +234,7 @@ impl Surveyor {
         let survey = self.survey.as_ref().ok_or("no survey")?;
         let train = survey.context_train;
         let mut points = if banded { design_of_bands(train, all_outputs) } else { design(train, all_outputs) };
-        let rest = points.split_off(if banded { 3 * PROBES } else { PROBES });
+        let rest = points.split_off(if banded { 12 } else { PROBES });
         let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); opened.places];
         self.take(opened, attention, &points, &mut samples)?;
         if let Some(known) = self.known(&samples) {
@@ -235,7 +243,7 @@ impl Surveyor {
         self.take(opened, attention, &rest, &mut samples)?;
         let mut found: Vec<Tree<Plane>> = samples.iter().map(|samples| pieces(samples, banded)).collect();
         let mut worst = 0.0;
-        for round in 0..ROUNDS {
+        for round in 0..if banded { 1 } else { ROUNDS } {
             let checks: Vec<Wanted> =
                 (0..CHECKS * (1 + round)).map(|_| self.somewhere(train, banded, all_outputs)).collect();
             let mut fresh: Vec<Vec<Sample>> = vec![Vec::new(); opened.places];
@@ -399,7 +407,7 @@ fn design_of_bands(train: u32, all_outputs: bool) -> Vec<Wanted> {
     for ubatch in BANDS {
         let short = f64::from(ubatch.max(512));
         for (step, parallel, unified) in
-            [(0.0, 1, false), (1.0, 1, false), (0.5, 4, false), (0.35, 1, false), (0.7, 1, false), (0.85, 1, false), (0.6, 8, true), (0.15, 16, false)]
+            [(0.0, 1, false), (1.0, 1, false), (0.5, 4, false), (0.75, 1, false), (0.6, 8, true), (0.25, 16, false)]
         {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 512 and 262144")]
             let context = (short * (long / short).max(1.0).powf(step)) as u32;

@@ -111,7 +111,7 @@ pub fn fit_bands(samples: &[Sample]) -> Tree<Plane> {
     let mut sizes: Vec<f64> = samples.iter().map(|sample| sample.features[1]).collect();
     sizes.sort_by(f64::total_cmp);
     let mut bands = Vec::new();
-    for group in sizes.chunk_by(|a, b| a == b).filter(|group| group.len() >= FEWEST) {
+    for group in sizes.chunk_by(|a, b| a == b).filter(|group| group.len() >= FEWEST - 1) {
         let here: Vec<Sample> = samples.iter().copied().filter(|sample| sample.features[1] == group[0]).collect();
         bands.push((group[0], divide(&here, DEEPEST)));
     }

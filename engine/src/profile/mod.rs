@@ -9,6 +9,7 @@
 pub(crate) mod fit;
 pub(crate) mod planes;
 pub(crate) mod shape;
+pub mod shipped;
 mod simplex;
 pub(crate) mod survey;
 
@@ -89,7 +90,7 @@ pub enum NeedError {
 }
 
 impl SizingProfile {
-    /// The names of a layout's makers.
+    /// Out of what workers found.
     pub(crate) fn new(backend: String, architecture: String, one: Survey, several: Option<Survey>) -> Self {
         let mut profile =
             Self { engine: crate::BUILD.to_owned(), backend, architecture, survey: one, several: Vec::new() };

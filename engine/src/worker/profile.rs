@@ -18,8 +18,21 @@ pub struct ProfileRequest {
     pub path: PathBuf,
     /// For which kind of GPU; `None` for the CPU alone.
     pub backend: Option<ProfileBackend>,
-    /// For several of them as well.
-    pub several: bool,
+    /// For which placements.
+    pub depth: ProfileDepth,
+}
+
+/// For which placements a profile is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProfileDepth {
+    /// None: weights and caches alone.
+    Weights,
+    /// All layers on one GPU, or none.
+    Whole,
+    /// Some layers, and experts on the host, as well.
+    Parts,
+    /// The same over several GPUs as well.
+    Several,
 }
 
 /// A kind of GPU.
@@ -58,7 +71,7 @@ pub async fn profile(
         GgufHeader::read(&request.path).map_err(|error| WorkerError::Refused { reason: error.to_string() })?;
     let architecture = header.architecture().to_owned();
     let one = survey(command, &request, 1, &mut progress);
-    let (one, several) = if request.several && request.backend.is_some() {
+    let (one, several) = if request.depth == ProfileDepth::Several && request.backend.is_some() {
         let several = survey(command, &request, 3, |_| ());
         let (one, several) = tokio::try_join!(one, several)?;
         (one, Some(several))
@@ -80,8 +93,16 @@ async fn survey(
         // The worker names them and says how much they have.
         ..PhantomDevice::new("GPU", kind.backend, Bytes::ZERO)
     });
-    let job =
-        wire::Profile { path: convert::path(&request.path), phantom: phantom.as_ref().map(convert::phantom), devices };
+    let job = wire::Profile {
+            path: convert::path(&request.path),
+            phantom: phantom.as_ref().map(convert::phantom),
+            devices,
+            depth: match request.depth {
+                ProfileDepth::Weights => 0,
+                ProfileDepth::Whole => 1,
+                ProfileDepth::Parts | ProfileDepth::Several => 2,
+            },
+        };
     let survey = once(command, Request::Profile(job), |reply| match reply {
         Reply::Profiled(profiled) => Step::Done(profiled.profile),
         Reply::Progress(step) => {
