@@ -17,7 +17,8 @@ use muster_engine::profile::SizingProfile;
 use muster_engine::profile::shipped::{BACKENDS, QUANTIZATIONS, profile_line, weights_line};
 use muster_engine::reference::{self, ReferenceModel};
 use muster_engine::worker::{
-    MakeRequest, PhantomBackend, ProfileBackend, ProfileDepth, ProfileRequest, Weights, WorkerCommand, make_model, profile,
+    MakeRequest, PhantomBackend, ProfileBackend, ProfileDepth, ProfileRequest, Weights, WorkerCommand, make_model,
+    profile,
 };
 use tokio::sync::Semaphore;
 
@@ -51,12 +52,14 @@ async fn run(folder: &Path, wanted: &[String]) -> Result<(), Failure> {
         let lines = each(&command, &scratch, |command, scratch, model| async move {
             let mut profiles = BTreeMap::new();
             for name in QUANTIZATIONS {
-                let made = one(&command, scratch.path(), model, name, PhantomBackend::Cuda, ProfileDepth::Weights).await?;
+                let made =
+                    one(&command, scratch.path(), model, name, PhantomBackend::Cuda, ProfileDepth::Weights).await?;
                 profiles.insert(name.to_owned(), made);
             }
             if model.default_quantization().name() != "Q4_K_M" {
                 let name = model.default_quantization().name();
-                let made = one(&command, scratch.path(), model, name, PhantomBackend::Cuda, ProfileDepth::Weights).await?;
+                let made =
+                    one(&command, scratch.path(), model, name, PhantomBackend::Cuda, ProfileDepth::Weights).await?;
                 profiles.insert(name.to_owned(), made);
             }
             Ok(weights_line(&model.id, &profiles)?)

@@ -589,8 +589,7 @@ impl Model {
     pub fn try_context(&mut self, settings: &Settings) -> Result<bool, String> {
         let (mut flash_attention, mut error) = (false, raw::Error::new());
         // SAFETY: the model is open, the settings live through the call, the truth value is ours.
-        let done =
-            unsafe { raw::ms_model_try(self.0.as_ptr(), settings, &raw mut flash_attention, &raw mut error) };
+        let done = unsafe { raw::ms_model_try(self.0.as_ptr(), settings, &raw mut flash_attention, &raw mut error) };
         if done { Ok(flash_attention) } else { Err(error.into_text()) }
     }
 
@@ -627,8 +626,7 @@ impl Model {
         let mut all: Vec<TensorPlace> = Vec::new();
         let mut error = raw::Error::new();
         // SAFETY: the model is open; `all` lives through the call and is of the type that `on_tensor` expects.
-        let done =
-            unsafe { raw::ms_model_tensors(self.0.as_ptr(), on_tensor, (&raw mut all).cast(), &raw mut error) };
+        let done = unsafe { raw::ms_model_tensors(self.0.as_ptr(), on_tensor, (&raw mut all).cast(), &raw mut error) };
         if done { Ok(all) } else { Err(error.into_text()) }
     }
 

@@ -40,7 +40,8 @@ pub fn run(request: &wire::Profile, id: u64, outbox: &Outbox) -> Result<Reply, S
         };
         ffi::register_phantoms(&(0..devices).map(phantom).collect::<Vec<_>>())?;
     }
-    let mut surveyor = Surveyor { path, devices, depth: request.depth, survey: None, random: 1 };
+    let mut surveyor =
+        Surveyor { path, devices, depth: request.depth, f16_only: request.f16_only, survey: None, random: 1 };
     let survey = surveyor.survey(&mut |share| {
         outbox.progress(id, share, "sizing");
     })?;
@@ -53,6 +54,7 @@ struct Surveyor {
     devices: u32,
     /// 0 weights and caches, 1 all on GPUs or all on the host, 2 everything.
     depth: u32,
+    f16_only: bool,
     survey: Option<Survey>,
     random: u64,
 }
@@ -154,7 +156,7 @@ impl Surveyor {
             worst: 0.0,
             asked: 0,
         });
-        let possible = possible(&mut first);
+        let possible = if self.depth > 0 { possible(&mut first, self.f16_only) } else { [false; 4] };
         let whole = Blocks::of(&first.model.tensors()?, blocks);
         let moe = whole.blocks.iter().any(|block| block.tensors.keys().any(|name| is_expert(name)));
         let cache = cache(&mut first, &rules, blocks, &possible)?;
@@ -230,7 +232,13 @@ impl Surveyor {
     }
 
     /// A curve for each place.
-    fn curves(&mut self, opened: &mut Opened, banded: bool, attention: Attention, all_outputs: bool) -> Result<Vec<u16>, String> {
+    fn curves(
+        &mut self,
+        opened: &mut Opened,
+        banded: bool,
+        attention: Attention,
+        all_outputs: bool,
+    ) -> Result<Vec<u16>, String> {
         let survey = self.survey.as_ref().ok_or("no survey")?;
         let train = survey.context_train;
         let mut points = if banded { design_of_bands(train, all_outputs) } else { design(train, all_outputs) };
@@ -284,10 +292,7 @@ impl Surveyor {
     /// Curves that are known already and go through these samples, one for each place.
     fn known(&self, samples: &[Vec<Sample>]) -> Option<Vec<u16>> {
         let curves = &self.survey.as_ref()?.curves;
-        samples
-            .iter()
-            .map(|samples| (0..curves.len()).find(|curve| meets(curves, *curve, samples)))
-            .collect()
+        samples.iter().map(|samples| (0..curves.len()).find(|curve| meets(curves, *curve, samples))).collect()
     }
 
     fn take(
@@ -340,9 +345,9 @@ fn bytes(found: &Tree<Plane>, sample: &Sample) -> f64 {
 }
 
 fn meets(curves: &Curves, curve: u16, samples: &[Sample]) -> bool {
-    samples.iter().all(|sample| {
-        (curves.bytes(curve, &sample.features) / sample.bytes.max(1.0) - 1.0).abs() < GOOD / 2.0
-    })
+    samples
+        .iter()
+        .all(|sample| (curves.bytes(curve, &sample.features) / sample.bytes.max(1.0) - 1.0).abs() < GOOD / 2.0)
 }
 
 /// Pieces that meet the samples.
@@ -411,7 +416,14 @@ fn design_of_bands(train: u32, all_outputs: bool) -> Vec<Wanted> {
         {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 512 and 262144")]
             let context = (short * (long / short).max(1.0).powf(step)) as u32;
-            all.push(Wanted { context: context.saturating_mul(parallel), parallel, unified, ubatch, all_outputs, ..PLAIN });
+            all.push(Wanted {
+                context: context.saturating_mul(parallel),
+                parallel,
+                unified,
+                ubatch,
+                all_outputs,
+                ..PLAIN
+            });
         }
     }
     // The probes come first, and should be from everywhere.
@@ -424,8 +436,11 @@ fn design_of_bands(train: u32, all_outputs: bool) -> Vec<Wanted> {
 }
 
 /// Which attentions llama.cpp makes contexts with.
-fn possible(opened: &mut Opened) -> [bool; 4] {
+fn possible(opened: &mut Opened, f16_only: bool) -> [bool; 4] {
     Attention::ALL.map(|attention| {
+        if f16_only && matches!(attention, Attention::Fused8 | Attention::Fused4) {
+            return false;
+        }
         let settings = opened.settings(&PLAIN, attention);
         let fused = opened.model.try_context(&settings);
         fused.is_ok_and(|fused| fused == (attention != Attention::Plain16))
@@ -511,7 +526,12 @@ fn weights(whole: &Blocks, least: &Blocks, alone: &Blocks) -> Weights {
 }
 
 /// What each block keeps, from four caches that differ in one number each.
-fn cache(opened: &mut Opened, rules: &Rules, blocks: u32, possible: &[bool; 4]) -> Result<Vec<[BlockCache; 4]>, String> {
+fn cache(
+    opened: &mut Opened,
+    rules: &Rules,
+    blocks: u32,
+    possible: &[bool; 4],
+) -> Result<Vec<[BlockCache; 4]>, String> {
     let mut all = vec![[BlockCache::default(); 4]; blocks as usize];
     if rules.cacheless {
         return Ok(all);
@@ -544,8 +564,8 @@ fn cache(opened: &mut Opened, rules: &Rules, blocks: u32, possible: &[bool; 4]) 
                 / difference(longer.0.total_cells(), base.0.total_cells());
             let others = difference(several.0.total_cells(), base.0.total_cells()) * cell
                 + difference(several.0.total_window_cells(), base.0.total_window_cells()) * window;
-            let sequence = (several.1[index] - base.1[index] - others)
-                / difference(several.0.sequences, base.0.sequences);
+            let sequence =
+                (several.1[index] - base.1[index] - others) / difference(several.0.sequences, base.0.sequences);
             block[attention.index()] = BlockCache(cell, window, sequence.max(0.0));
         }
     }

@@ -166,7 +166,10 @@ fn missed(planes: &[Plane], samples: &[Sample]) -> f64 {
 
 /// How far the pieces miss the worst sample, as a share of it.
 pub fn worst(planes: &[Plane], samples: &[Sample]) -> f64 {
-    samples.iter().map(|sample| (largest(planes, &sample.features) / sample.bytes.max(1.0) - 1.0).abs()).fold(0.0, f64::max)
+    samples
+        .iter()
+        .map(|sample| (largest(planes, &sample.features) / sample.bytes.max(1.0) - 1.0).abs())
+        .fold(0.0, f64::max)
 }
 
 /// Linear functions that lie above no sample, until each sample is met by one of them, or by the best there is.
@@ -208,8 +211,9 @@ fn planes(samples: &[Sample]) -> Vec<Plane> {
         }
         let Some(best) = simplex::maximize(&goal, &rows) else { continue };
         let plane: Plane = std::array::from_fn(|i| if scale[i] > 0.0 { best[i] / scale[i] } else { 0.0 });
-        let meets: Vec<usize> =
-            (0..samples.len()).filter(|i| value(&plane, &samples[*i].features) > samples[*i].bytes * (1.0 - MET)).collect();
+        let meets: Vec<usize> = (0..samples.len())
+            .filter(|i| value(&plane, &samples[*i].features) > samples[*i].bytes * (1.0 - MET))
+            .collect();
         for i in &meets {
             met[*i] = true;
         }
@@ -239,11 +243,16 @@ mod tests {
     /// A size of three pieces, sampled at few points, is known everywhere.
     #[test]
     fn pieces_are_found_again() {
-        let size = |x: &Features| largest(&[
-            [1e5, 240_000.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0],
-            [0.0, 60_000.0, 500_000.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0],
-            [0.0, 90_000.0, 0.0, 0.0, 130.0, 0.0, 0.0, 0.0, 0.0],
-        ], x);
+        let size = |x: &Features| {
+            largest(
+                &[
+                    [1e5, 240_000.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0],
+                    [0.0, 60_000.0, 500_000.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0],
+                    [0.0, 90_000.0, 0.0, 0.0, 130.0, 0.0, 0.0, 0.0, 0.0],
+                ],
+                x,
+            )
+        };
         let features = |tokens: f64, outputs: f64, cells: f64| -> Features {
             [1.0, tokens, outputs, 1.0, tokens * cells, cells, 0.0, 0.0, tokens]
         };
@@ -257,7 +266,9 @@ mod tests {
             }
         }
         let found = fit(&samples);
-        for (tokens, outputs, cells) in [(100.0, 1.0, 700.0), (300.0, 300.0, 100_000.0), (1500.0, 1.0, 256.0), (800.0, 800.0, 900.0)] {
+        for (tokens, outputs, cells) in
+            [(100.0, 1.0, 700.0), (300.0, 300.0, 100_000.0), (1500.0, 1.0, 256.0), (800.0, 800.0, 900.0)]
+        {
             let x = features(tokens, outputs, cells);
             let error = super::size(&found, &x) / size(&x) - 1.0;
             assert!(error.abs() < 2e-3, "{error} at {tokens} tokens, {outputs} outputs, {cells} cells: {found:?}");

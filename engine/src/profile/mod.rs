@@ -76,11 +76,13 @@ pub enum NeedError {
     /// The settings make no sense.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
-    /// The profile was made for less.
-    #[error("the profile for {backend} knows no layers on {devices} devices: make a dry run")]
-    Devices {
+    /// The profile was made for fewer placements.
+    #[error("the profile for {backend} does not say what {layers} layers take on {devices} devices: make a dry run")]
+    Placement {
         /// The profile's backend.
         backend: String,
+        /// Layers on GPUs.
+        layers: u32,
         /// Devices asked for.
         devices: usize,
     },
@@ -142,42 +144,19 @@ impl SizingProfile {
         let spread = spread(survey.blocks, layers, devices);
         let experts = settings.expert_layers_on_host.min(survey.blocks);
 
-        let mut need = MemoryNeed {
-            devices: devices.iter().map(|device| empty(&device.name)).collect(),
-            host: empty("Host"),
+        let mut need =
+            MemoryNeed { devices: devices.iter().map(|device| empty(&device.name)).collect(), host: empty("Host") };
+        let layouts = self.layouts(layers, experts, devices.len());
+        let Some(first) = layouts.first() else {
+            return Err(NeedError::Placement { backend: self.backend.clone(), layers, devices: devices.len() });
         };
-        let attention = self.attention(settings, layers, experts, devices.len())?;
+        let attention = attention(settings, first.auto_fused)?;
         self.weigh(&spread, layers, experts, &mut need);
         self.keep(&spread, attention, &shape, &mut need);
-        self.compute(&spread, layers, experts, mode(attention, wanted.all_outputs), &shape, &mut need).ok_or(
-            NeedError::Refused { kv: settings.kv_type, flash: settings.flash_attention },
-        )?;
+        self.compute(&spread, &layouts, mode(attention, wanted.all_outputs), &shape, &mut need)
+            .ok_or(NeedError::Refused { kv: settings.kv_type, flash: settings.flash_attention })?;
         need.devices.retain(|device| device.total() > Bytes::ZERO);
         Ok(need)
-    }
-
-    /// The attention that llama.cpp would take.
-    fn attention(
-        &self,
-        settings: &EngineSettings,
-        layers: u32,
-        experts: u32,
-        devices: usize,
-    ) -> Result<Attention, NeedError> {
-        let refused = NeedError::Refused { kv: settings.kv_type, flash: settings.flash_attention };
-        Ok(match (settings.kv_type, settings.flash_attention) {
-            (KvType::Q8_0, FlashAttention::Auto | FlashAttention::On) => Attention::Fused8,
-            (KvType::Q4_0, FlashAttention::Auto | FlashAttention::On) => Attention::Fused4,
-            (KvType::F16, FlashAttention::On) => Attention::Fused16,
-            (KvType::F16, FlashAttention::Off) => Attention::Plain16,
-            (KvType::F16, FlashAttention::Auto) => {
-                let layouts = self.layouts(layers, experts, devices);
-                let unknown = NeedError::Devices { backend: self.backend.clone(), devices };
-                let first = layouts.first().ok_or(unknown)?;
-                if first.auto_fused { Attention::Fused16 } else { Attention::Plain16 }
-            }
-            _ => return Err(refused),
-        })
     }
 
     /// The layouts whose fullest moments a placement has.
@@ -251,7 +230,9 @@ impl SizingProfile {
         let (cells, windows, sequences) =
             (shape.total_cells() as f64, shape.total_window_cells() as f64, shape.sequences as f64);
         for ((_, cache), place) in self.blocks().zip(spread) {
-            let Some(BlockCache(cell, window, sequence)) = cache.map(|cache| cache[attention.index()]) else { continue };
+            let Some(BlockCache(cell, window, sequence)) = cache.map(|cache| cache[attention.index()]) else {
+                continue;
+            };
             let bytes = rounded(cell * cells + window * windows + sequence * sequences).get();
             match place {
                 None => add(&mut need.host.context, bytes),
@@ -264,20 +245,14 @@ impl SizingProfile {
     fn compute(
         &self,
         spread: &[Option<usize>],
-        layers: u32,
-        experts: u32,
+        layouts: &[&Placed],
         mode: usize,
         shape: &Shape,
         need: &mut MemoryNeed,
     ) -> Option<()> {
         let survey = &self.survey;
         let features = shape.features(&survey.rules);
-        let layouts = self.layouts(layers, experts, need.devices.len());
-        if layouts.is_empty() {
-            return None;
-        }
-        let used: Vec<usize> =
-            (0..need.devices.len()).filter(|device| spread.contains(&Some(*device))).collect();
+        let used: Vec<usize> = (0..need.devices.len()).filter(|device| spread.contains(&Some(*device))).collect();
         for placed in layouts {
             let bytes = |place: usize| -> Option<Bytes> {
                 let curve = placed.curves.get(place).or(placed.curves.last())?[mode]?;
@@ -353,10 +328,7 @@ fn fits(need: &MemoryNeed, needed: &Needed<'_>, free: &[Bytes], host: Bytes) -> 
 }
 
 /// The largest number from 1 to `most` that fits, where smaller ones fit as well.
-fn largest_fitting(
-    most: u32,
-    mut fits: impl FnMut(u32) -> Result<bool, NeedError>,
-) -> Result<Option<u32>, NeedError> {
+fn largest_fitting(most: u32, mut fits: impl FnMut(u32) -> Result<bool, NeedError>) -> Result<Option<u32>, NeedError> {
     if !fits(1)? {
         return Ok(None);
     }
@@ -393,6 +365,19 @@ fn spread(blocks: u32, layers: u32, devices: &[DeviceShare]) -> Vec<Option<usize
         .collect()
 }
 
+/// The attention that llama.cpp takes: a quantized cache needs the fused one.
+fn attention(settings: &EngineSettings, auto_fused: bool) -> Result<Attention, NeedError> {
+    Ok(match (settings.kv_type, settings.flash_attention) {
+        (KvType::Q8_0, FlashAttention::Auto | FlashAttention::On) => Attention::Fused8,
+        (KvType::Q4_0, FlashAttention::Auto | FlashAttention::On) => Attention::Fused4,
+        (KvType::F16, FlashAttention::On) => Attention::Fused16,
+        (KvType::F16, FlashAttention::Off) => Attention::Plain16,
+        (KvType::F16, FlashAttention::Auto) if auto_fused => Attention::Fused16,
+        (KvType::F16, FlashAttention::Auto) => Attention::Plain16,
+        (kv, flash) => return Err(NeedError::Refused { kv, flash }),
+    })
+}
+
 fn wanted(settings: &EngineSettings, needed: &Needed<'_>) -> Result<Wanted, NeedError> {
     let numbers = [("parallel", settings.parallel), ("batch", settings.batch), ("ubatch", settings.ubatch)];
     if let Some((name, _)) = numbers.iter().find(|(_, number)| *number == 0) {
@@ -425,4 +410,29 @@ fn rounded(bytes: f64) -> Bytes {
 
 fn add(to: &mut Bytes, bytes: u64) {
     *to = *to + Bytes::new(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shares(all: &[f32]) -> Vec<DeviceShare> {
+        all.iter().enumerate().map(|(i, share)| DeviceShare { name: format!("GPU{i}"), share: *share }).collect()
+    }
+
+    #[test]
+    fn the_last_layers_go_to_gpus_and_the_output_with_them() {
+        assert_eq!(spread(4, 2, &shares(&[1.0])), [None, None, None, Some(0), Some(0)]);
+        assert_eq!(spread(4, 99, &shares(&[1.0, 1.0])), [Some(0), Some(0), Some(0), Some(1), Some(1)]);
+        assert_eq!(spread(4, 5, &shares(&[3.0, 1.0])), [Some(0), Some(0), Some(0), Some(0), Some(1)]);
+        assert_eq!(spread(2, 0, &[]), [None, None, None]);
+    }
+
+    #[test]
+    fn the_largest_that_fits_is_found() {
+        let least = |most| move |number| Ok(number <= most);
+        assert_eq!(largest_fitting(100, least(37)), Ok(Some(37)));
+        assert_eq!(largest_fitting(100, least(1000)), Ok(Some(100)));
+        assert_eq!(largest_fitting(100, least(0)), Ok(None));
+    }
 }

@@ -79,9 +79,8 @@ impl Curves {
     /// The bytes of a curve.
     pub fn bytes(&self, curve: u16, features: &Features) -> f64 {
         let curve = self.curves.get(usize::from(curve));
-        let plane = |index: &u16, features: &Features| {
-            self.plane(*index).map_or(0.0, |plane| planes::value(&plane, features))
-        };
+        let plane =
+            |index: &u16, features: &Features| self.plane(*index).map_or(0.0, |plane| planes::value(&plane, features));
         curve.map_or(0.0, |curve| curve.value(features, &plane))
     }
 

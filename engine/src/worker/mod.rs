@@ -27,5 +27,5 @@ pub use jobs::{
     BenchProgress, BenchRequest, Layout, Outputs, PhantomBackend, PhantomDevice, Placement, QuantizeRequest,
     SizeOptions, SizeRequest, Sized, TensorOverride, bench, devices, quantize, size,
 };
-pub use profile::{ProfileBackend, ProfileDepth, ProfileRequest, profile};
 pub use make::{Made, MakeRequest, Weights, make_model};
+pub use profile::{ProfileBackend, ProfileDepth, ProfileRequest, profile};

@@ -67,12 +67,11 @@ pub async fn profile(
     request: ProfileRequest,
     mut progress: impl FnMut(f32) + Send,
 ) -> Result<SizingProfile, WorkerError> {
-    let header =
-        GgufHeader::read(&request.path).map_err(|error| WorkerError::Refused { reason: error.to_string() })?;
+    let header = GgufHeader::read(&request.path).map_err(|error| WorkerError::Refused { reason: error.to_string() })?;
     let architecture = header.architecture().to_owned();
-    let one = survey(command, &request, 1, &mut progress);
+    let one = surveyed(command, &request, 1, &mut progress);
     let (one, several) = if request.depth == ProfileDepth::Several && request.backend.is_some() {
-        let several = survey(command, &request, 3, |_| ());
+        let several = surveyed(command, &request, 3, |_| ());
         let (one, several) = tokio::try_join!(one, several)?;
         (one, Some(several))
     } else {
@@ -82,10 +81,27 @@ pub async fn profile(
     Ok(SizingProfile::new(key, architecture, one, several))
 }
 
+/// A survey. Where an assertion of llama.cpp's ends the worker, one without quantized caches: with them its graphs of some
+/// models (phi-4) are larger than it allows, and it ends the same way when such a model is loaded.
+async fn surveyed(
+    command: &WorkerCommand,
+    request: &ProfileRequest,
+    devices: u32,
+    mut progress: impl FnMut(f32) + Send,
+) -> Result<Survey, WorkerError> {
+    match survey(command, request, devices, false, &mut progress).await {
+        Err(WorkerError::Died { assertion: Some(_), .. }) => {
+            survey(command, request, devices, true, &mut progress).await
+        }
+        other => other,
+    }
+}
+
 async fn survey(
     command: &WorkerCommand,
     request: &ProfileRequest,
     devices: u32,
+    f16_only: bool,
     mut progress: impl FnMut(f32) + Send,
 ) -> Result<Survey, WorkerError> {
     let phantom = request.backend.map(|kind| PhantomDevice {
@@ -94,15 +110,16 @@ async fn survey(
         ..PhantomDevice::new("GPU", kind.backend, Bytes::ZERO)
     });
     let job = wire::Profile {
-            path: convert::path(&request.path),
-            phantom: phantom.as_ref().map(convert::phantom),
-            devices,
-            depth: match request.depth {
-                ProfileDepth::Weights => 0,
-                ProfileDepth::Whole => 1,
-                ProfileDepth::Parts | ProfileDepth::Several => 2,
-            },
-        };
+        path: convert::path(&request.path),
+        phantom: phantom.as_ref().map(convert::phantom),
+        devices,
+        depth: match request.depth {
+            ProfileDepth::Weights => 0,
+            ProfileDepth::Whole => 1,
+            ProfileDepth::Parts | ProfileDepth::Several => 2,
+        },
+        f16_only,
+    };
     let survey = once(command, Request::Profile(job), |reply| match reply {
         Reply::Profiled(profiled) => Step::Done(profiled.profile),
         Reply::Progress(step) => {
