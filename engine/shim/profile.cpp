@@ -11,6 +11,10 @@
 #include "ggml-backend.h"
 #include "llama-context.h"
 #include "llama-ext.h"
+#include "llama-memory-hybrid-idx.h"
+#include "llama-memory-hybrid-iswa.h"
+#include "llama-memory-hybrid.h"
+#include "llama-memory-recurrent.h"
 #include "llama-model.h"
 
 #include <algorithm>
@@ -53,6 +57,20 @@ int32_t place_of(const ms_model & model, ggml_backend_buffer_type_t type) {
         }
     }
     return 0;
+}
+
+// The recurrent part of a memory, null where it has none.
+const llama_memory_recurrent * recurrent_of(const llama_memory_i * memory) {
+    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid *>(memory)) {
+        return hybrid->get_mem_recr();
+    }
+    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid_iswa *>(memory)) {
+        return hybrid->get_mem_recr();
+    }
+    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid_idx *>(memory)) {
+        return hybrid->get_mem_recr();
+    }
+    return dynamic_cast<const llama_memory_recurrent *>(memory);
 }
 
 } // namespace
@@ -164,6 +182,19 @@ bool ms_model_tensors(ms_model * model, ms_on_tensor on_tensor, void * user, ms_
         current = nullptr;
         for (const auto & [type, original] : now.originals) {
             type->iface = original;
+        }
+        // A recurrent state is allocated when it is made, even to count, so nobody asks for its size again.
+        if (const auto * recurrent = recurrent_of(memory)) {
+            for (const auto * tensors : { &recurrent->r_l, &recurrent->s_l, &recurrent->p_l }) {
+                for (const ggml_tensor * tensor : *tensors) {
+                    if (tensor && tensor->buffer) {
+                        ggml_backend_buffer_type_t type = ggml_backend_buffer_get_type(tensor->buffer);
+                        const size_t alignment = std::max<size_t>(1, ggml_backend_buft_get_alignment(type));
+                        const size_t size      = ggml_backend_buft_get_alloc_size(type, tensor);
+                        on_tensor(user, place_of(*model, type), tensor->name, (size + alignment - 1) / alignment * alignment);
+                    }
+                }
+            }
         }
         return true;
     });

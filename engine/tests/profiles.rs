@@ -121,7 +121,13 @@ async fn follows_dry_runs(name: &str, depth: ProfileDepth, points: u64) {
         let needed = Needed { devices, total_context: None, all_outputs };
         let mine = profile.need(&settings, &needed).unwrap();
         let real = dry_run(&path, &settings, devices, all_outputs).await;
-        assert_near(&mine, &real, 0.01, &format!("{name}, point {point}: {settings:?}, outputs {all_outputs}"));
+        // With logits of whole micro-batches the allocator's holes matter; Muster's workers load without.
+        assert_near(
+            &mine,
+            &real,
+            if all_outputs { 0.05 } else { 0.01 },
+            &format!("{name}, point {point}: {settings:?}, outputs {all_outputs}"),
+        );
     }
 }
 

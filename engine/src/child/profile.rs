@@ -566,7 +566,12 @@ fn cache(
                 + difference(several.0.total_window_cells(), base.0.total_window_cells()) * window;
             let sequence =
                 (several.1[index] - base.1[index] - others) / difference(several.0.sequences, base.0.sequences);
-            block[attention.index()] = BlockCache(cell, window, sequence.max(0.0));
+            #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
+            let explained = cell * base.0.total_cells() as f64
+                + window * base.0.total_window_cells() as f64
+                + sequence * base.0.sequences as f64;
+            // Some backends pad the last row of a quantized cache.
+            block[attention.index()] = BlockCache(cell, window, sequence, base.1[index] - explained);
         }
     }
     Ok(all)

@@ -230,13 +230,13 @@ impl SizingProfile {
         let (cells, windows, sequences) =
             (shape.total_cells() as f64, shape.total_window_cells() as f64, shape.sequences as f64);
         for ((_, cache), place) in self.blocks().zip(spread) {
-            let Some(BlockCache(cell, window, sequence)) = cache.map(|cache| cache[attention.index()]) else {
+            let Some(BlockCache(cell, window, sequence, padding)) = cache.map(|cache| cache[attention.index()]) else {
                 continue;
             };
-            let bytes = rounded(cell * cells + window * windows + sequence * sequences).get();
+            let bytes = cell * cells + window * windows + sequence * sequences;
             match place {
-                None => add(&mut need.host.context, bytes),
-                Some(device) => add(&mut need.devices[*device].context, bytes),
+                None => add(&mut need.host.context, rounded(bytes).get()),
+                Some(device) => add(&mut need.devices[*device].context, rounded(bytes + padding).get()),
             }
         }
     }

@@ -181,9 +181,9 @@ pub struct Weights {
     pub shared: u64,
 }
 
-/// What one block keeps of the past: bytes for each cell, window cell and sequence.
+/// What one block keeps of the past: bytes for each cell, window cell and sequence, and for padding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct BlockCache(pub f64, pub f64, pub f64);
+pub struct BlockCache(pub f64, pub f64, pub f64, pub f64);
 
 /// KV cache and recurrent state by block.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
