@@ -83,7 +83,7 @@ impl Opened {
         raw_settings(wanted, kv_type, flash_attention, self.host_only, self.gpu_layers, self.experts_on_host)
     }
 
-    fn ask(&mut self, rules: &Rules, wanted: &Wanted, attention: Attention) -> Result<Vec<ffi::Reserved>, String> {
+    fn ask(&mut self, rules: Rules, wanted: &Wanted, attention: Attention) -> Result<Vec<ffi::Reserved>, String> {
         let shape = Shape::of(wanted, rules);
         let number = |value: u64| u32::try_from(value).map_err(|_| format!("a context of {value} cells"));
         let shape = ffi::Shape {
@@ -159,10 +159,10 @@ impl Surveyor {
         let possible = if self.depth > 0 { possible(&mut first, self.f16_only) } else { [false; 4] };
         let whole = Blocks::of(&first.model.tensors()?, blocks);
         let moe = whole.blocks.iter().any(|block| block.tensors.keys().any(|name| is_expert(name)));
-        let cache = cache(&mut first, &rules, blocks, &possible)?;
+        let cache = cache(&mut first, rules, blocks, possible)?;
         if self.depth > 0 {
             let layout = if self.devices == 0 { Layout::Host } else { Layout::Whole };
-            self.place(first, layout, &possible)?;
+            self.place(first, layout, possible)?;
         }
         progress(0.2);
 
@@ -171,7 +171,7 @@ impl Surveyor {
             let mut alone = self.open(true, None, 0)?;
             let alone_blocks = Blocks::of(&alone.model.tensors()?, blocks);
             if self.depth > 0 {
-                self.place(alone, Layout::Host, &possible)?;
+                self.place(alone, Layout::Host, possible)?;
             }
             let mut least = self.open(false, Some(1), 0)?;
             let least_blocks = Blocks::of(&least.model.tensors()?, blocks);
@@ -183,7 +183,7 @@ impl Surveyor {
             }
             let first = parts.remove(0);
             if self.depth > 1 {
-                self.place(least, Layout::Part(first.0, first.1), &possible)?;
+                self.place(least, Layout::Part(first.0, first.1), possible)?;
             }
         } else if self.devices > 1 {
             parts.push((1, blocks));
@@ -198,13 +198,13 @@ impl Surveyor {
         let steps = parts.len() + 1;
         for (step, (from, to)) in parts.into_iter().enumerate() {
             let opened = self.open(false, Some(from.midpoint(to)), 0)?;
-            self.place(opened, Layout::Part(from, to), &possible)?;
+            self.place(opened, Layout::Part(from, to), possible)?;
             #[expect(clippy::cast_precision_loss, reason = "small numbers")]
             progress(0.4 + 0.5 * (step + 1) as f32 / steps as f32);
         }
         if moe && self.devices > 0 && self.depth > 1 {
             let opened = self.open(false, None, blocks)?;
-            self.place(opened, Layout::Experts, &possible)?;
+            self.place(opened, Layout::Experts, possible)?;
         }
         let mut survey = self.survey.take().ok_or("no survey")?;
         let (kinds, runs) = runs(&cache);
@@ -213,7 +213,7 @@ impl Surveyor {
     }
 
     /// The curves of one layout.
-    fn place(&mut self, mut opened: Opened, layout: Layout, possible: &[bool; 4]) -> Result<(), String> {
+    fn place(&mut self, mut opened: Opened, layout: Layout, possible: [bool; 4]) -> Result<(), String> {
         let auto_fused = opened.model.try_context(&opened.raw_settings(&PLAIN, 1, 1))?;
         let banded = !matches!(layout, Layout::Host | Layout::Whole);
         let mut placed = Placed { layout, auto_fused, curves: vec![[None; MODES]; opened.places] };
@@ -304,13 +304,13 @@ impl Surveyor {
     ) -> Result<(), String> {
         let survey = self.survey.as_mut().ok_or("no survey")?;
         for wanted in points {
-            let shape = Shape::of(wanted, &survey.rules);
-            let answer = opened.ask(&survey.rules, wanted, attention)?;
+            let shape = Shape::of(wanted, survey.rules);
+            let answer = opened.ask(survey.rules, wanted, attention)?;
             survey.asked += 1;
             for (samples, reserved) in out.iter_mut().zip(answer) {
                 #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
                 let bytes = reserved.compute as f64;
-                samples.push(Sample { features: shape.features(&survey.rules), bytes });
+                samples.push(Sample { features: shape.features(survey.rules), bytes });
             }
         }
         Ok(())
@@ -526,12 +526,7 @@ fn weights(whole: &Blocks, least: &Blocks, alone: &Blocks) -> Weights {
 }
 
 /// What each block keeps, from four caches that differ in one number each.
-fn cache(
-    opened: &mut Opened,
-    rules: &Rules,
-    blocks: u32,
-    possible: &[bool; 4],
-) -> Result<Vec<[BlockCache; 4]>, String> {
+fn cache(opened: &mut Opened, rules: Rules, blocks: u32, possible: [bool; 4]) -> Result<Vec<[BlockCache; 4]>, String> {
     let mut all = vec![[BlockCache::default(); 4]; blocks as usize];
     if rules.cacheless {
         return Ok(all);

@@ -111,8 +111,9 @@ pub fn fit_bands(samples: &[Sample]) -> Tree<Plane> {
     let mut sizes: Vec<f64> = samples.iter().map(|sample| sample.features[1]).collect();
     sizes.sort_by(f64::total_cmp);
     let mut bands = Vec::new();
-    for group in sizes.chunk_by(|a, b| a == b).filter(|group| group.len() >= FEWEST - 1) {
-        let here: Vec<Sample> = samples.iter().copied().filter(|sample| sample.features[1] == group[0]).collect();
+    for group in sizes.chunk_by(|a, b| a.total_cmp(b).is_eq()).filter(|group| group.len() >= FEWEST - 1) {
+        let here: Vec<Sample> =
+            samples.iter().copied().filter(|sample| sample.features[1].total_cmp(&group[0]).is_eq()).collect();
         bands.push((group[0], divide(&here, DEEPEST)));
     }
     if bands.is_empty() { fit(samples) } else { Tree::Bands(bands) }
@@ -130,10 +131,10 @@ fn divide(samples: &[Sample], deepest: u32) -> Tree<Plane> {
     }
     let all = missed(&planes, samples);
     let mut best: Option<(f64, f64)> = None;
-    let mut places: Vec<f64> = samples.iter().map(|sample| cells(&sample.features)).collect();
-    places.sort_by(f64::total_cmp);
-    places.dedup();
-    for pair in places.windows(2) {
+    let mut known: Vec<f64> = samples.iter().map(|sample| cells(&sample.features)).collect();
+    known.sort_by(f64::total_cmp);
+    known.dedup();
+    for pair in known.windows(2) {
         // Between two samples: where exactly nobody has asked.
         let border = (pair[0] * pair[1]).sqrt().floor().max(pair[0]);
         let (low, high) = parted(samples, border);

@@ -137,7 +137,7 @@ impl SizingProfile {
     pub fn need(&self, settings: &EngineSettings, needed: &Needed<'_>) -> Result<MemoryNeed, NeedError> {
         let survey = &self.survey;
         let wanted = wanted(settings, needed)?;
-        let shape = Shape::of(&wanted, &survey.rules);
+        let shape = Shape::of(&wanted, survey.rules);
         let layers = if needed.devices.is_empty() { 0 } else { settings.gpu_layers.unwrap_or(u32::MAX) };
         let layers = layers.min(self.total_layers());
         let devices = if layers == 0 { &[][..] } else { needed.devices };
@@ -251,7 +251,7 @@ impl SizingProfile {
         need: &mut MemoryNeed,
     ) -> Option<()> {
         let survey = &self.survey;
-        let features = shape.features(&survey.rules);
+        let features = shape.features(survey.rules);
         let used: Vec<usize> = (0..need.devices.len()).filter(|device| spread.contains(&Some(*device))).collect();
         for placed in layouts {
             let bytes = |place: usize| -> Option<Bytes> {
@@ -372,8 +372,13 @@ fn attention(settings: &EngineSettings, auto_fused: bool) -> Result<Attention, N
         (KvType::Q4_0, FlashAttention::Auto | FlashAttention::On) => Attention::Fused4,
         (KvType::F16, FlashAttention::On) => Attention::Fused16,
         (KvType::F16, FlashAttention::Off) => Attention::Plain16,
-        (KvType::F16, FlashAttention::Auto) if auto_fused => Attention::Fused16,
-        (KvType::F16, FlashAttention::Auto) => Attention::Plain16,
+        (KvType::F16, FlashAttention::Auto) => {
+            if auto_fused {
+                Attention::Fused16
+            } else {
+                Attention::Plain16
+            }
+        }
         (kv, flash) => return Err(NeedError::Refused { kv, flash }),
     })
 }
@@ -390,7 +395,10 @@ fn wanted(settings: &EngineSettings, needed: &Needed<'_>) -> Result<Wanted, Need
         return Err(NeedError::Zero("context"));
     }
     Ok(Wanted {
-        context: u32::try_from(context).ok().filter(|c| *c <= i32::MAX as u32).ok_or(NeedError::TooLong(context))?,
+        context: u32::try_from(context)
+            .ok()
+            .filter(|c| i32::try_from(*c).is_ok())
+            .ok_or(NeedError::TooLong(context))?,
         parallel: settings.parallel,
         batch: settings.batch,
         ubatch: settings.ubatch,

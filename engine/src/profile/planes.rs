@@ -19,7 +19,7 @@ pub type Plane = [f64; FEATURES];
 #[allow(clippy::cast_precision_loss, reason = "numbers of tokens and cells, and products far below 2^53")]
 impl Shape {
     /// The products.
-    pub fn features(&self, rules: &Rules) -> Features {
+    pub fn features(&self, rules: Rules) -> Features {
         let number = |value: u64| value as f64;
         // Without a cache, tokens attend to the tokens of their own micro-batch.
         let cells = if rules.cacheless { self.tokens } else { self.cells };

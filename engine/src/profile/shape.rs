@@ -70,7 +70,7 @@ pub struct Shape {
 
 impl Shape {
     /// What llama.cpp makes of `wanted`.
-    pub fn of(wanted: &Wanted, rules: &Rules) -> Self {
+    pub fn of(wanted: &Wanted, rules: Rules) -> Self {
         let sequences = u64::from(wanted.parallel.max(1));
         let asked = u64::from(wanted.context);
         let batch = if rules.bidirectional { wanted.batch.into() } else { asked.min(wanted.batch.into()) };
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn contexts_are_rounded_as_llama_cpp_rounds_them() {
-        let shape = |wanted| Shape::of(&wanted, &Rules::default());
+        let shape = |wanted| Shape::of(&wanted, Rules::default());
         let small = shape(Wanted { context: 300, ..WANTED });
         assert_eq!((small.cells, small.tokens, small.outputs), (512, 300, 1));
         let four = shape(Wanted { context: 5000, parallel: 3, ..WANTED });
@@ -128,9 +128,9 @@ mod tests {
     #[test]
     fn a_window_holds_its_tokens_and_a_micro_batch() {
         let rules = Rules { window: 1024, ..Rules::default() };
-        assert_eq!(Shape::of(&WANTED, &rules).window_cells, 1536);
-        assert_eq!(Shape::of(&Wanted { context: 600, ..WANTED }, &rules).window_cells, 768);
+        assert_eq!(Shape::of(&WANTED, rules).window_cells, 1536);
+        assert_eq!(Shape::of(&Wanted { context: 600, ..WANTED }, rules).window_cells, 768);
         let unified = Wanted { context: 65536, parallel: 4, unified: true, ..WANTED };
-        assert_eq!(Shape::of(&unified, &rules).window_cells, 4608);
+        assert_eq!(Shape::of(&unified, rules).window_cells, 4608);
     }
 }
