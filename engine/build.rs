@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use cargo_metadata::MetadataCommand;
 
-const SHIM: [&str; 11] = [
+const SHIM: [&str; 12] = [
     "process.cpp",
     "phantom.cpp",
     "phantom_cuda.cpp",
@@ -22,6 +22,7 @@ const SHIM: [&str; 11] = [
     "chat.cpp",
     "quantize.cpp",
     "quality.cpp",
+    "profile.cpp",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -427,3 +427,9 @@ void ms_sequence_clear(ms_model * model, int32_t sequence) {
 bool ms_token_ends(const ms_model * model, int32_t token) {
     return ms_guard(nullptr, true, [&] { return llama_vocab_is_eog(llama_model_get_vocab(model->model), token); });
 }
+
+llama_context_params ms_context_params(const ms_settings & settings) {
+    parameters params;
+    fill(params, settings, {});
+    return params.context;
+}

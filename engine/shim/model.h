@@ -3,6 +3,11 @@
 
 #include "chat.h"
 #include "llama.h"
+#include "llama-memory.h"
+#include "shim.h"
+
+#include <memory>
+#include <vector>
 
 #include <string>
 #include <utility>
@@ -21,6 +26,12 @@ struct ms_model {
     // Pattern and device of each tensor override that expert_layers_on_host does not say.
     std::vector<std::pair<std::string, std::string>> overrides;
     bool                      has_template = false;
+    // The KV cache of the last ms_model_reserve, and what it was made for.
+    std::unique_ptr<llama_memory_i> memory;
+    std::vector<uint32_t>           memory_key;
 
     ~ms_model();
 };
+
+// llama.cpp's parameters of a context for these settings: the same that ms_model_open takes.
+llama_context_params ms_context_params(const ms_settings & settings);

@@ -263,6 +263,47 @@ bool    ms_scorer_decode(
 // Rows of the last batch's logits, as many as were kept, each as long as the vocabulary; null where the model gives none.
 const float * ms_scorer_logits(ms_scorer * scorer);
 
+// ---- sizing profiles -----------------------------------------------------------------------------------------------
+
+// A context and a micro-batch, as llama.cpp rounds them.
+typedef struct ms_shape {
+    uint32_t tokens;  // of a micro-batch
+    uint32_t outputs; // rows of logits
+    uint32_t cells;   // of each cache
+    uint32_t streams; // caches
+} ms_shape;
+
+typedef struct ms_reserved {
+    uint64_t context;
+    uint64_t compute;
+} ms_reserved;
+
+// What KV cache and compute buffers would take in another context on a model that was opened without allocating: the host
+// first, then the model's devices. The context that it has is of no use afterwards, but to ask again.
+bool ms_model_reserve(
+        ms_model * model, const ms_settings * settings, const ms_shape * shape, ms_reserved * out, size_t capacity,
+        ms_error * error);
+
+// Called for each tensor of weights and of the context: where it lies (0 the host, else 1 + the device) and its bytes there.
+typedef void (*ms_on_tensor)(void * user, int32_t place, const char * name, uint64_t bytes);
+
+// What of a model decides the sizes of a context.
+typedef struct ms_sizing_facts {
+    uint32_t blocks;          // that count as layers, even where a graph leaves some out
+    uint32_t window;          // tokens of the sliding window, 0 for none
+    bool     causal;
+    bool     all_outputs;     // an encoder: every token is an output
+    bool     cache;           // has a KV cache or a recurrent state
+} ms_sizing_facts;
+
+void ms_model_sizing_facts(const ms_model * model, ms_sizing_facts * out);
+
+// Whether llama.cpp makes a context of these settings on a model that was opened without allocating, and with flash
+// attention or without.
+bool ms_model_try(ms_model * model, const ms_settings * settings, bool * flash_attention, ms_error * error);
+
+bool ms_model_tensors(ms_model * model, ms_on_tensor on_tensor, void * user, ms_error * error);
+
 // ---- making models -------------------------------------------------------------------------------------------------
 
 // A model of metadata alone: llama.cpp creates its tensors without data, optional ones too.

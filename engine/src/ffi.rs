@@ -92,6 +92,7 @@ mod raw {
     pub enum Maker {}
 
     pub type Progress = extern "C" fn(fraction: f32, user: *mut c_void) -> bool;
+    pub type OnTensor = extern "C" fn(user: *mut c_void, place: i32, name: *const c_char, bytes: u64);
     pub type Difference = extern "C" fn(
         user: *mut c_void,
         content: *const c_char,
@@ -129,6 +130,22 @@ mod raw {
         pub fn ms_model_facts_get(model: *const Model, out: *mut super::ModelFacts);
         pub fn ms_model_override_get(model: *const Model, index: usize, out: *mut Override) -> bool;
         pub fn ms_model_memory(model: *const Model, out: *mut Memory, capacity: usize) -> usize;
+        pub fn ms_model_reserve(
+            model: *mut Model,
+            settings: *const super::Settings,
+            shape: *const super::Shape,
+            out: *mut super::Reserved,
+            capacity: usize,
+            error: *mut Error,
+        ) -> bool;
+        pub fn ms_model_sizing_facts(model: *const Model, out: *mut super::SizingFacts);
+        pub fn ms_model_try(
+            model: *mut Model,
+            settings: *const super::Settings,
+            flash_attention: *mut bool,
+            error: *mut Error,
+        ) -> bool;
+        pub fn ms_model_tensors(model: *mut Model, on_tensor: OnTensor, user: *mut c_void, error: *mut Error) -> bool;
         pub fn ms_decode(model: *mut Model, tokens: *const super::BatchToken, count: usize) -> i32;
         pub fn ms_synchronize(model: *mut Model);
         pub fn ms_sequence_clear(model: *mut Model, sequence: i32);
@@ -295,6 +312,44 @@ pub struct Memory {
     pub model: u64,
     pub context: u64,
     pub compute: u64,
+}
+
+/// A context and a micro-batch, as llama.cpp rounds them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub tokens: u32,
+    pub outputs: u32,
+    pub cells: u32,
+    pub streams: u32,
+}
+
+/// What a context takes in one place.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reserved {
+    pub context: u64,
+    pub compute: u64,
+}
+
+/// What of a model decides the sizes of a context; `shim.h` says what each field means.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SizingFacts {
+    pub blocks: u32,
+    pub window: u32,
+    pub causal: bool,
+    pub all_outputs: bool,
+    pub cache: bool,
+}
+
+/// A tensor in a model or its context, where it lies and what it takes there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorPlace {
+    /// 0 for the host, else 1 + the device.
+    pub place: usize,
+    pub name: String,
+    pub bytes: u64,
 }
 
 /// What a chat asks for, all JSON.
@@ -516,6 +571,52 @@ impl Model {
                 compute: entry.compute,
             })
             .collect()
+    }
+
+    /// Whether llama.cpp makes a context of these settings; then, whether with flash attention. Only for a model that was
+    /// opened without allocating.
+    pub fn try_context(&mut self, settings: &Settings) -> Result<bool, String> {
+        let (mut flash_attention, mut error) = (false, raw::Error::new());
+        // SAFETY: the model is open, the settings live through the call, the truth value is ours.
+        let done = unsafe { raw::ms_model_try(self.0.as_ptr(), settings, &raw mut flash_attention, &raw mut error) };
+        if done { Ok(flash_attention) } else { Err(error.into_text()) }
+    }
+
+    /// What KV cache and compute buffers another context would take: on the host, then on each device. Only for a model
+    /// that was opened without allocating.
+    pub fn reserve(&mut self, settings: &Settings, shape: &Shape, devices: usize) -> Result<Vec<Reserved>, String> {
+        let mut reserved = vec![Reserved::default(); devices + 1];
+        let mut error = raw::Error::new();
+        // SAFETY: the model is open, settings and shape live through the call; at most `capacity` entries are written.
+        let done = unsafe {
+            let (out, capacity) = (reserved.as_mut_ptr(), reserved.len());
+            raw::ms_model_reserve(self.0.as_ptr(), settings, shape, out, capacity, &raw mut error)
+        };
+        if done { Ok(reserved) } else { Err(error.into_text()) }
+    }
+
+    /// What of it decides the sizes of a context.
+    pub fn sizing_facts(&self) -> SizingFacts {
+        let mut facts = SizingFacts::default();
+        // SAFETY: the model is open, `facts` is ours.
+        unsafe { raw::ms_model_sizing_facts(self.0.as_ptr(), &raw mut facts) };
+        facts
+    }
+
+    /// Every tensor of weights and context with what it takes where it lies.
+    pub fn tensors(&mut self) -> Result<Vec<TensorPlace>, String> {
+        extern "C" fn on_tensor(user: *mut c_void, place: i32, name: *const c_char, bytes: u64) {
+            // SAFETY: `user` is the `&mut Vec` of the call below, and the shim calls back only during that call and on its
+            // thread; `name` is a tensor's, which ends with a zero.
+            let (all, name) = unsafe { (&mut *user.cast::<Vec<TensorPlace>>(), CStr::from_ptr(name)) };
+            let place = usize::try_from(place).unwrap_or(0);
+            all.push(TensorPlace { place, name: name.to_string_lossy().into_owned(), bytes });
+        }
+        let mut all: Vec<TensorPlace> = Vec::new();
+        let mut error = raw::Error::new();
+        // SAFETY: the model is open; `all` lives through the call and is of the type that `on_tensor` expects.
+        let done = unsafe { raw::ms_model_tensors(self.0.as_ptr(), on_tensor, (&raw mut all).cast(), &raw mut error) };
+        if done { Ok(all) } else { Err(error.into_text()) }
     }
 
     /// Computes a batch: at most `batch` tokens, at most one with logits for each sequence, positions without gaps.

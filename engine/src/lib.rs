@@ -20,6 +20,7 @@ pub mod gguf;
 pub mod host;
 mod imatrix;
 pub mod maker;
+pub mod profile;
 pub mod quality_text;
 pub mod quantizations;
 pub mod random_model;

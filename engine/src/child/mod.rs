@@ -11,6 +11,7 @@ mod jobs;
 mod make;
 mod measure;
 mod outbox;
+mod profile;
 mod quality;
 mod quantize;
 
@@ -46,6 +47,7 @@ fn run() -> io::Result<()> {
         Some(Request::Size(request)) => jobs::size(&request),
         Some(Request::Quantize(request)) => quantize::run(&request, id, &outbox),
         Some(Request::Quality(request)) => quality::run(&request, id, &outbox),
+        Some(Request::Profile(request)) => profile::run(&request, id, &outbox),
         Some(Request::Bench(request)) => bench::run(&request, id, &outbox),
         Some(Request::Load(request)) => return generate::run(&request, id, &outbox, &requests),
         Some(Request::MakeModel(request)) => make::run(&request),

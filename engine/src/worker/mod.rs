@@ -15,6 +15,7 @@ mod jobs;
 mod log;
 mod make;
 mod process;
+mod profile;
 mod quality;
 mod quantize;
 
@@ -29,5 +30,6 @@ pub use jobs::{
     SizeRequest, Sized, TensorOverride, bench, devices, size,
 };
 pub use make::{Made, MakeRequest, Weights, make_model};
+pub use profile::{ProfileBackend, ProfileDepth, ProfileRequest, profile};
 pub use quality::{QualityFound, QualityProgress, QualityRequest, quality};
 pub use quantize::{QuantizeProgress, QuantizeRequest, quantize};

@@ -1,0 +1,147 @@
+//! Makes `engine/data/profiles/`: the sizing profiles of the reference models, by backend, and their weights by
+//! quantization. Two workers at a time.
+//!
+//!     cargo build --workspace --example make_profiles && target/debug/examples/make_profiles engine/data/profiles [BACKEND]...
+//!
+//! Without a backend: the weights and all of them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use muster_engine::maker::{ModelSpec, Quantization};
+use muster_engine::profile::SizingProfile;
+use muster_engine::profile::shipped::{BACKENDS, QUANTIZATIONS, profile_line, weights_line};
+use muster_engine::reference::{self, ReferenceModel};
+use muster_engine::worker::{
+    MakeRequest, PhantomBackend, ProfileBackend, ProfileDepth, ProfileRequest, Weights, WorkerCommand, make_model,
+    profile,
+};
+use tokio::sync::Semaphore;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(muster_engine::WORKER_ARGUMENT) {
+        return muster_engine::worker_main();
+    }
+    let mut arguments = std::env::args().skip(1);
+    let Some(folder) = arguments.next().map(PathBuf::from) else {
+        eprintln!("make_profiles FOLDER [BACKEND]...");
+        return ExitCode::from(2);
+    };
+    let wanted: Vec<String> = arguments.collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(run(&folder, &wanted))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("make_profiles: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(folder: &Path, wanted: &[String]) -> Result<(), Failure> {
+    fs::create_dir_all(folder)?;
+    let scratch = Arc::new(tempfile::tempdir()?);
+    let command = Arc::new(WorkerCommand::this_executable()?);
+    if wanted.is_empty() {
+        let lines = each(&command, &scratch, |command, scratch, model| async move {
+            let mut profiles = BTreeMap::new();
+            for name in QUANTIZATIONS {
+                let made =
+                    one(&command, scratch.path(), model, name, PhantomBackend::Cuda, ProfileDepth::Weights).await?;
+                profiles.insert(name.to_owned(), made);
+            }
+            if model.default_quantization().name() != "Q4_K_M" {
+                let name = model.default_quantization().name();
+                let made =
+                    one(&command, scratch.path(), model, name, PhantomBackend::Cuda, ProfileDepth::Weights).await?;
+                profiles.insert(name.to_owned(), made);
+            }
+            Ok(weights_line(&model.id, &profiles)?)
+        })
+        .await?;
+        write(folder, "weights", &lines)?;
+    }
+    for name in BACKENDS {
+        if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
+            continue;
+        }
+        let backend = match name {
+            "cuda" => PhantomBackend::Cuda,
+            "vulkan" => PhantomBackend::Vulkan,
+            "metal" => PhantomBackend::Metal,
+            _ => PhantomBackend::Rocm,
+        };
+        let lines = each(&command, &scratch, |command, scratch, model| async move {
+            let quantization = model.default_quantization().name();
+            let made = one(&command, scratch.path(), model, quantization, backend, ProfileDepth::Whole).await?;
+            Ok(profile_line(&model.id, &made)?)
+        })
+        .await?;
+        write(folder, name, &lines)?;
+    }
+    Ok(())
+}
+
+/// A line for each reference model, in their order.
+async fn each<F>(
+    command: &Arc<WorkerCommand>,
+    scratch: &Arc<tempfile::TempDir>,
+    make: impl Fn(Arc<WorkerCommand>, Arc<tempfile::TempDir>, &'static ReferenceModel) -> F,
+) -> Result<Vec<String>, Failure>
+where
+    F: Future<Output = Result<String, Failure>> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(2));
+    let tasks: Vec<_> = reference::all()
+        .iter()
+        .map(|model| {
+            let (job, places) = (make(command.clone(), scratch.clone(), model), places.clone());
+            tokio::spawn(async move {
+                let _place = places.acquire().await?;
+                job.await.map_err(|error| Failure::from(format!("{}: {error}", model.id)))
+            })
+        })
+        .collect();
+    let mut lines = Vec::new();
+    for task in tasks {
+        lines.push(task.await??);
+    }
+    Ok(lines)
+}
+
+async fn one(
+    command: &WorkerCommand,
+    scratch: &Path,
+    model: &'static ReferenceModel,
+    quantization: &str,
+    backend: PhantomBackend,
+    depth: ProfileDepth,
+) -> Result<SizingProfile, Failure> {
+    let quantization: Quantization =
+        Quantization::all().find(|known| known.name() == quantization).ok_or("an unknown quantization")?;
+    let path = scratch.join(format!("{}-{}.gguf", model.id, quantization.name()));
+    let spec = ModelSpec::from(model);
+    make_model(command, MakeRequest { spec, quantization, path: path.clone(), weights: Weights::HeaderOnly }).await?;
+    let kind = ProfileBackend { backend, capability: None };
+    let start = Instant::now();
+    let made = profile(command, ProfileRequest { path: path.clone(), backend: Some(kind), depth }, |_| ()).await?;
+    if depth != ProfileDepth::Weights {
+        let (asked, worst) = (made.dry_runs(), made.worst_miss());
+        eprintln!("{} {}: {asked} dry runs in {:?}, worst {worst:.4}", kind.key(), model.id, start.elapsed());
+    }
+    fs::remove_file(path)?;
+    Ok(made)
+}
+
+fn write(folder: &Path, name: &str, lines: &[String]) -> Result<(), Failure> {
+    let path = folder.join(format!("{name}.jsonl"));
+    fs::write(&path, lines.join("\n") + "\n")?;
+    eprintln!("{}: {} models", path.display(), lines.len());
+    Ok(())
+}

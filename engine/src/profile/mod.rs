@@ -1,0 +1,446 @@
+//! Sizing profiles: what an artifact takes in memory with any settings, by arithmetic.
+//!
+//! Owns: [`SizingProfile`] and how memory follows from it, and the profiles of the reference models that ship with Muster
+//! ([`shipped`]). A worker makes one ([`worker::profile`](crate::worker::profile)): it opens the model without allocating,
+//! once for each layout, asks llama.cpp for some hundred contexts, and finds the few linear pieces that explain the sizes.
+//! It knows no formula of an architecture: weights and caches are what each tensor takes by llama.cpp's own word, and
+//! compute buffers are fitted. Pure: no clock, no files, no llama.cpp.
+
+pub(crate) mod fit;
+pub(crate) mod planes;
+pub(crate) mod shape;
+pub mod shipped;
+mod simplex;
+pub(crate) mod survey;
+
+use muster_proto::{Bytes, ContextTokens, DeviceMemory, EngineSettings, FlashAttention, KvType, MemoryNeed};
+use serde::{Deserialize, Serialize};
+
+use shape::{Shape, Wanted};
+use survey::{Attention, BlockCache, BlockWeights, Layout, Placed, Survey, mode, unrolled};
+
+/// What one artifact takes in memory on one kind of device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SizingProfile {
+    /// The llama.cpp build that was asked: another one may size otherwise.
+    pub engine: String,
+    /// The kind of device: backend and generation, e.g. `cuda-890`; `cpu` for the host alone.
+    pub backend: String,
+    /// llama.cpp's name of the model's architecture.
+    pub architecture: String,
+    /// What was found with one device, or with none.
+    survey: Survey,
+    /// Compute buffers with several devices: the first, those in the middle, the last. Their curves are the survey's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    several: Vec<Placed>,
+}
+
+/// A device and its share of the layers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceShare {
+    /// llama.cpp's name of it.
+    pub name: String,
+    /// Its share, of any sum; llama.cpp takes free memory where nobody says.
+    pub share: f32,
+}
+
+impl DeviceShare {
+    /// One device that gets all that goes to GPUs.
+    pub fn only(name: impl Into<String>) -> Vec<Self> {
+        vec![Self { name: name.into(), share: 1.0 }]
+    }
+}
+
+/// What a need depends on beside the settings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Needed<'a> {
+    /// GPUs in llama.cpp's order; none means on the CPU alone.
+    pub devices: &'a [DeviceShare],
+    /// Context over all sequences; `None` takes that of the settings, times `parallel`.
+    pub total_context: Option<ContextTokens>,
+    /// Logits for a whole micro-batch, as llama.cpp's own programs reserve them, instead of one row for each sequence.
+    pub all_outputs: bool,
+}
+
+/// Why a profile says no size.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NeedError {
+    /// llama.cpp refuses it too.
+    #[error("llama.cpp makes no context of this model with {kv:?} and flash attention {flash:?}")]
+    Refused {
+        /// The type of the cache.
+        kv: KvType,
+        /// Flash attention.
+        flash: FlashAttention,
+    },
+    /// The settings make no sense.
+    #[error("{0} must be at least 1")]
+    Zero(&'static str),
+    /// The profile was made for fewer placements.
+    #[error("the profile for {backend} does not say what {layers} layers take on {devices} devices: make a dry run")]
+    Placement {
+        /// The profile's backend.
+        backend: String,
+        /// Layers on GPUs.
+        layers: u32,
+        /// Devices asked for.
+        devices: usize,
+    },
+    /// Whatever lies on 32 bits.
+    #[error("a context of {0} tokens is too large")]
+    TooLong(u64),
+}
+
+impl SizingProfile {
+    /// Out of what workers found.
+    pub(crate) fn new(backend: String, architecture: String, one: Survey, several: Option<Survey>) -> Self {
+        let mut profile =
+            Self { engine: crate::BUILD.to_owned(), backend, architecture, survey: one, several: Vec::new() };
+        if let Some(several) = several {
+            let moved = profile.survey.curves.merge(&several.curves);
+            profile.several = several.placed;
+            for place in profile.several.iter_mut().flat_map(|placed| &mut placed.curves) {
+                for curve in place.iter_mut().flatten() {
+                    *curve = moved.get(usize::from(*curve)).copied().unwrap_or(0);
+                }
+            }
+            profile.survey.worst = profile.survey.worst.max(several.worst);
+            profile.survey.asked += several.asked;
+        }
+        profile
+    }
+
+    /// Layers, where the output counts as one: what `gpu_layers` can be at most.
+    pub fn total_layers(&self) -> u32 {
+        self.survey.blocks + 1
+    }
+
+    /// The context that the model was trained with.
+    pub fn context_train(&self) -> u32 {
+        self.survey.context_train
+    }
+
+    /// The largest miss of a compute buffer at points that were not used in making the profile, as a share of it.
+    pub fn worst_miss(&self) -> f64 {
+        self.survey.worst
+    }
+
+    /// How often llama.cpp was asked for this profile.
+    pub fn dry_runs(&self) -> u32 {
+        self.survey.asked
+    }
+
+    /// What the model takes with these settings.
+    ///
+    /// # Errors
+    /// [`NeedError`]: what llama.cpp refuses too, or what the profile was not made for.
+    pub fn need(&self, settings: &EngineSettings, needed: &Needed<'_>) -> Result<MemoryNeed, NeedError> {
+        let survey = &self.survey;
+        let wanted = wanted(settings, needed)?;
+        let shape = Shape::of(&wanted, survey.rules);
+        let layers = if needed.devices.is_empty() { 0 } else { settings.gpu_layers.unwrap_or(u32::MAX) };
+        let layers = layers.min(self.total_layers());
+        let devices = if layers == 0 { &[][..] } else { needed.devices };
+        let spread = spread(survey.blocks, layers, devices);
+        let experts = settings.expert_layers_on_host.min(survey.blocks);
+
+        let mut need =
+            MemoryNeed { devices: devices.iter().map(|device| empty(&device.name)).collect(), host: empty("Host") };
+        let layouts = self.layouts(layers, experts, devices.len());
+        let Some(first) = layouts.first() else {
+            return Err(NeedError::Placement { backend: self.backend.clone(), layers, devices: devices.len() });
+        };
+        let attention = attention(settings, first.auto_fused)?;
+        self.weigh(&spread, layers, experts, &mut need);
+        self.keep(&spread, attention, &shape, &mut need);
+        self.compute(&spread, &layouts, mode(attention, wanted.all_outputs), &shape, &mut need)
+            .ok_or(NeedError::Refused { kv: settings.kv_type, flash: settings.flash_attention })?;
+        need.devices.retain(|device| device.total() > Bytes::ZERO);
+        Ok(need)
+    }
+
+    /// The layouts whose fullest moments a placement has.
+    fn layouts(&self, layers: u32, experts: u32, devices: usize) -> Vec<&Placed> {
+        let placed = if devices > 1 { &self.several } else { &self.survey.placed };
+        let find = |wanted: &dyn Fn(&Layout) -> bool| placed.iter().find(|placed| wanted(&placed.layout));
+        let experts = self.experts_within(experts, layers);
+        if layers == 0 {
+            return self.survey.placed.iter().find(|placed| placed.layout == Layout::Host).into_iter().collect();
+        }
+        let mut all = Vec::new();
+        if layers < self.total_layers() {
+            all.extend(find(&|layout| matches!(layout, Layout::Part(from, to) if (*from..=*to).contains(&layers))));
+        } else if !experts {
+            all.extend(find(&|layout| *layout == Layout::Whole));
+        }
+        if experts {
+            all.extend(find(&|layout| *layout == Layout::Experts));
+        }
+        all
+    }
+
+    /// Whether experts are kept on the host of a layer that is on a GPU.
+    fn experts_within(&self, experts: u32, layers: u32) -> bool {
+        let on_host = self.total_layers().saturating_sub(layers);
+        let weights = unrolled(&self.survey.weights.kinds, &self.survey.weights.runs);
+        weights.take(experts as usize).skip(on_host as usize).any(|block| block.experts_on_device > 0)
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = (&BlockWeights, Option<&[BlockCache; 4]>)> {
+        let mut cache = unrolled(&self.survey.cache.kinds, &self.survey.cache.runs);
+        unrolled(&self.survey.weights.kinds, &self.survey.weights.runs).map(move |weights| (weights, cache.next()))
+    }
+
+    fn weigh(&self, spread: &[Option<usize>], layers: u32, experts: u32, need: &mut MemoryNeed) {
+        let weights = &self.survey.weights;
+        let output = spread.last().copied().flatten();
+        let mut has_block = vec![false; need.devices.len()];
+        for (index, ((block, _), place)) in self.blocks().zip(spread).enumerate() {
+            match place {
+                None if layers == 0 => add(&mut need.host.model, block.alone),
+                None => add(&mut need.host.model, block.host),
+                Some(device) => {
+                    has_block[*device] = true;
+                    let here = &mut need.devices[*device].model;
+                    if index < experts as usize {
+                        add(here, block.device.saturating_sub(block.experts_on_device));
+                        add(&mut need.host.model, block.experts_on_host);
+                    } else {
+                        add(here, block.device);
+                    }
+                }
+            }
+        }
+        let beside = match layers {
+            0 => weights.alone,
+            _ if layers < self.total_layers() => weights.input_part,
+            _ => weights.input,
+        };
+        add(&mut need.host.model, beside);
+        for (device, has_block) in need.devices.iter_mut().zip(has_block) {
+            add(&mut device.model, if has_block { weights.shared } else { 0 });
+        }
+        if let Some(device) = output {
+            add(&mut need.devices[device].model, weights.output);
+        }
+    }
+
+    fn keep(&self, spread: &[Option<usize>], attention: Attention, shape: &Shape, need: &mut MemoryNeed) {
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+        let (cells, windows, sequences) =
+            (shape.total_cells() as f64, shape.total_window_cells() as f64, shape.sequences as f64);
+        for ((_, cache), place) in self.blocks().zip(spread) {
+            let Some(BlockCache(cell, window, sequence, padding)) = cache.map(|cache| cache[attention.index()]) else {
+                continue;
+            };
+            let bytes = cell * cells + window * windows + sequence * sequences;
+            match place {
+                None => add(&mut need.host.context, rounded(bytes).get()),
+                Some(device) => add(&mut need.devices[*device].context, rounded(bytes + padding).get()),
+            }
+        }
+    }
+
+    /// `None` where llama.cpp makes no such context.
+    fn compute(
+        &self,
+        spread: &[Option<usize>],
+        layouts: &[&Placed],
+        mode: usize,
+        shape: &Shape,
+        need: &mut MemoryNeed,
+    ) -> Option<()> {
+        let survey = &self.survey;
+        let features = shape.features(survey.rules);
+        let used: Vec<usize> = (0..need.devices.len()).filter(|device| spread.contains(&Some(*device))).collect();
+        for placed in layouts {
+            let bytes = |place: usize| -> Option<Bytes> {
+                let curve = placed.curves.get(place).or(placed.curves.last())?[mode]?;
+                Some(rounded(survey.curves.bytes(curve, &features)))
+            };
+            need.host.compute = need.host.compute.max(bytes(0)?);
+            for (order, device) in used.iter().enumerate() {
+                // The first, those in the middle, the last.
+                let place = match order {
+                    0 => 1,
+                    _ if order + 1 == used.len() => 3,
+                    _ => 2,
+                };
+                let place = place.min(placed.curves.len() - 1);
+                let compute = &mut need.devices[*device].compute;
+                *compute = (*compute).max(bytes(place)?);
+            }
+        }
+        Some(())
+    }
+
+    /// The longest context of each sequence that takes no more than `free` on each device (in the order of
+    /// `needed.devices`) and on the host; `None` where not even llama.cpp's shortest fits.
+    ///
+    /// # Errors
+    /// As [`need`](Self::need).
+    pub fn max_context(
+        &self,
+        settings: &EngineSettings,
+        needed: &Needed<'_>,
+        free: &[Bytes],
+        host: Bytes,
+    ) -> Result<Option<ContextTokens>, NeedError> {
+        let needed = Needed { total_context: None, ..needed.clone() };
+        let most = self.survey.context_train.max(256) / 256;
+        largest_fitting(most, |steps| {
+            let settings = EngineSettings { context: ContextTokens::new(steps * 256), ..settings.clone() };
+            Ok(fits(&self.need(&settings, &needed)?, &needed, free, host))
+        })
+        .map(|steps| steps.map(|steps| ContextTokens::new(steps * 256)))
+    }
+
+    /// The most layers on GPUs that take no more than `free` on each device and `host` beside them; `None` where not even
+    /// the CPU alone has room.
+    ///
+    /// # Errors
+    /// As [`need`](Self::need).
+    pub fn max_gpu_layers(
+        &self,
+        settings: &EngineSettings,
+        needed: &Needed<'_>,
+        free: &[Bytes],
+        host: Bytes,
+    ) -> Result<Option<u32>, NeedError> {
+        // More layers on GPUs need less on the host and more on them, so the answer is not the end of one range.
+        for layers in (0..=self.total_layers()).rev() {
+            let settings = EngineSettings { gpu_layers: Some(layers), ..settings.clone() };
+            if fits(&self.need(&settings, needed)?, needed, free, host) {
+                return Ok(Some(layers));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether every device has room.
+fn fits(need: &MemoryNeed, needed: &Needed<'_>, free: &[Bytes], host: Bytes) -> bool {
+    let room = |device: &DeviceMemory| {
+        let index = needed.devices.iter().position(|known| known.name == device.name);
+        index.and_then(|index| free.get(index)).is_some_and(|free| device.total() <= *free)
+    };
+    need.host.total() <= host && need.devices.iter().all(room)
+}
+
+/// The largest number from 1 to `most` that fits, where smaller ones fit as well.
+fn largest_fitting(most: u32, mut fits: impl FnMut(u32) -> Result<bool, NeedError>) -> Result<Option<u32>, NeedError> {
+    if !fits(1)? {
+        return Ok(None);
+    }
+    let (mut fitting, mut beyond) = (1, most + 1);
+    while beyond - fitting > 1 {
+        let middle = fitting.midpoint(beyond);
+        if fits(middle)? { fitting = middle } else { beyond = middle }
+    }
+    Ok(Some(fitting))
+}
+
+/// Where each block and, last, the output goes: llama.cpp's rule (`load_tensors` in `llama-model.cpp`).
+fn spread(blocks: u32, layers: u32, devices: &[DeviceShare]) -> Vec<Option<usize>> {
+    let total = blocks + 1;
+    let start = total.saturating_sub(layers);
+    let sum: f32 = devices.iter().map(|device| device.share).sum();
+    let mut border = 0.0;
+    let borders: Vec<f32> = devices
+        .iter()
+        .map(|device| {
+            border += device.share;
+            border / sum
+        })
+        .collect();
+    (0..total)
+        .map(|layer| {
+            if layer < start || devices.is_empty() {
+                return None;
+            }
+            #[expect(clippy::cast_precision_loss, reason = "as llama.cpp does")]
+            let position = (layer - start) as f32 / layers as f32;
+            Some(borders.iter().position(|border| position < *border).unwrap_or(devices.len() - 1))
+        })
+        .collect()
+}
+
+/// The attention that llama.cpp takes: a quantized cache needs the fused one.
+fn attention(settings: &EngineSettings, auto_fused: bool) -> Result<Attention, NeedError> {
+    Ok(match (settings.kv_type, settings.flash_attention) {
+        (KvType::Q8_0, FlashAttention::Auto | FlashAttention::On) => Attention::Fused8,
+        (KvType::Q4_0, FlashAttention::Auto | FlashAttention::On) => Attention::Fused4,
+        (KvType::F16, FlashAttention::On) => Attention::Fused16,
+        (KvType::F16, FlashAttention::Off) => Attention::Plain16,
+        (KvType::F16, FlashAttention::Auto) => {
+            if auto_fused {
+                Attention::Fused16
+            } else {
+                Attention::Plain16
+            }
+        }
+        (kv, flash) => return Err(NeedError::Refused { kv, flash }),
+    })
+}
+
+fn wanted(settings: &EngineSettings, needed: &Needed<'_>) -> Result<Wanted, NeedError> {
+    let numbers = [("parallel", settings.parallel), ("batch", settings.batch), ("ubatch", settings.ubatch)];
+    if let Some((name, _)) = numbers.iter().find(|(_, number)| *number == 0) {
+        return Err(NeedError::Zero(name));
+    }
+    let context = needed
+        .total_context
+        .map_or(u64::from(settings.context.get()) * u64::from(settings.parallel), |total| total.get().into());
+    if context == 0 {
+        return Err(NeedError::Zero("context"));
+    }
+    Ok(Wanted {
+        context: u32::try_from(context)
+            .ok()
+            .filter(|c| i32::try_from(*c).is_ok())
+            .ok_or(NeedError::TooLong(context))?,
+        parallel: settings.parallel,
+        batch: settings.batch,
+        ubatch: settings.ubatch,
+        unified: settings.kv_unified,
+        all_outputs: needed.all_outputs,
+    })
+}
+
+fn empty(name: &str) -> DeviceMemory {
+    DeviceMemory { name: name.to_owned(), model: Bytes::ZERO, context: Bytes::ZERO, compute: Bytes::ZERO }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a size, far below 2^53")]
+fn rounded(bytes: f64) -> Bytes {
+    Bytes::new(bytes.max(0.0).round() as u64)
+}
+
+fn add(to: &mut Bytes, bytes: u64) {
+    *to = *to + Bytes::new(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shares(all: &[f32]) -> Vec<DeviceShare> {
+        all.iter().enumerate().map(|(i, share)| DeviceShare { name: format!("GPU{i}"), share: *share }).collect()
+    }
+
+    #[test]
+    fn the_last_layers_go_to_gpus_and_the_output_with_them() {
+        assert_eq!(spread(4, 2, &shares(&[1.0])), [None, None, None, Some(0), Some(0)]);
+        assert_eq!(spread(4, 99, &shares(&[1.0, 1.0])), [Some(0), Some(0), Some(0), Some(1), Some(1)]);
+        assert_eq!(spread(4, 5, &shares(&[3.0, 1.0])), [Some(0), Some(0), Some(0), Some(0), Some(1)]);
+        assert_eq!(spread(2, 0, &[]), [None, None, None]);
+    }
+
+    #[test]
+    fn the_largest_that_fits_is_found() {
+        let least = |most| move |number| Ok(number <= most);
+        assert_eq!(largest_fitting(100, least(37)), Ok(Some(37)));
+        assert_eq!(largest_fitting(100, least(1000)), Ok(Some(100)));
+        assert_eq!(largest_fitting(100, least(0)), Ok(None));
+    }
+}
