@@ -255,11 +255,11 @@ mod tests {
             )
         };
         let features = |tokens: f64, outputs: f64, cells: f64| -> Features {
-            [1.0, tokens, outputs, 1.0, tokens * cells, cells, 0.0, 0.0, tokens]
+            [1.0, tokens, outputs, 0.0, tokens * cells, cells, 0.0, 0.0, 0.0]
         };
         let mut samples = Vec::new();
-        for cells in [512.0, 4096.0, 32768.0] {
-            for tokens in [64.0, 512.0, 2048.0] {
+        for cells in [256.0, 1024.0, 4096.0, 32768.0, 131_072.0] {
+            for tokens in [64.0, 256.0, 512.0, 1024.0, 2048.0] {
                 for outputs in [1.0, tokens * 0.9, tokens] {
                     let features = features(tokens, outputs, cells);
                     samples.push(Sample { features, bytes: size(&features) });

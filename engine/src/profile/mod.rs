@@ -343,6 +343,7 @@ fn largest_fitting(most: u32, mut fits: impl FnMut(u32) -> Result<bool, NeedErro
 /// Where each block and, last, the output goes: llama.cpp's rule (`load_tensors` in `llama-model.cpp`).
 fn spread(blocks: u32, layers: u32, devices: &[DeviceShare]) -> Vec<Option<usize>> {
     let total = blocks + 1;
+    let layers = layers.min(total);
     let start = total.saturating_sub(layers);
     let sum: f32 = devices.iter().map(|device| device.share).sum();
     let mut border = 0.0;
