@@ -269,7 +269,7 @@ fn settings_reach_the_dry_run() {
     let apart = with(&["--parallel", "4"]);
     assert_eq!((apart.n_ctx.get(), apart.settings.parallel), (1024, 4), "the context is that of all sequences");
     assert!(with(&["--parallel", "4", "--kv-unified"]).settings.kv_unified);
-    let sequence = with(&["--outputs", "sequence"]);
+    let sequence = with(&["--outputs", "sequence", "--graphs", "earlier"]);
     assert_eq!(base.settings.outputs, OutputsReserved::MicroBatch);
     assert!(sequence.host.compute_bytes.get() <= base.host.compute_bytes.get());
     assert!(sequence.devices[0].compute_bytes <= base.devices[0].compute_bytes);

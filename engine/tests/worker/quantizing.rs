@@ -154,7 +154,9 @@ async fn an_importance_matrix_that_is_none_or_of_another_model_is_refused() {
         assert!(said.contains(words), "{said}");
     }
     let other = folder.path().join("other.gguf");
-    write_random_model(&other, &RandomModelSpec::tiny("F16")).unwrap();
+    // As wide as none of the bundled model's matrices.
+    let wide = RandomModelSpec { embedding: 512, heads: 8, ..RandomModelSpec::tiny("F16") };
+    write_random_model(&other, &wide).unwrap();
     wrong.imatrix = Some(imatrix(&other, ""));
     let said = refused(&command(), wrong.clone()).await;
     assert!(said.contains("of another model"), "{said}");
