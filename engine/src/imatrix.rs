@@ -221,7 +221,9 @@ impl Imatrix {
             }
             let mut values = reader.floats(values.into(), &format!("the values of {name:?}"))?;
             if calls > 0 {
-                values.iter_mut().for_each(|value| *value /= calls as f32);
+                for value in &mut values {
+                    *value /= calls as f32;
+                }
             }
             if entries.insert(name.clone(), values).is_some() {
                 return Err(format!("entry {name:?} occurs twice"));

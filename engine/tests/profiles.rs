@@ -103,7 +103,7 @@ async fn follows_dry_runs(name: &str, depth: ProfileDepth, points: u64) {
     let request = ProfileRequest { path: path.clone(), backend: Some(CUDA), depth };
     let profile = profile(&command(), request, |_| ()).await.unwrap();
     let gpu = DeviceShare::only("CUDA0");
-    let mut random = Points(u64::from(name.len() as u32) + 42);
+    let mut random = Points(name.len() as u64 + 42);
     for point in 0..points {
         let mut settings = random.settings(&profile);
         let all_outputs = point % 3 == 1;

@@ -1,6 +1,8 @@
 //! What a model costs per token, counted twice: from the header that the maker writes, which is what the product
 //! estimates from, and from the reference model's facts, which is what the speed priors were learnt with.
 
+#![allow(clippy::float_cmp, reason = "sums of whole numbers are exact")]
+
 use muster_engine::gguf::GgufHeader;
 use muster_engine::maker::Quantization;
 use muster_engine::reference;

@@ -46,7 +46,7 @@ fn the_bundled_model_is_imported_quantized_and_decided_with_reasons() {
     assert_eq!(rejected.len(), 2, "{:?}", machine.candidates);
     assert!(rejected.iter().all(|rejection| matches!(rejection.reason, RejectionReason::Outranked { .. })));
     let shown = controller.say(&["plan", "show", &id.to_string()]).ok();
-    assert!(shown.contains("F16") && shown.contains("Q4_K_M") && shown.contains("better"), "{shown}");
+    assert!(shown.contains("F16") && shown.contains("Q4_K_M") && shown.contains("closer"), "{shown}");
 
     // With nearly all memory reserved nothing fits, and each candidate says what it lacks.
     let policy = format!("reserve = '900TiB'\n[[role]]\nname = 'chat'\nmodels = ['{NAME}']\ncontext = 1024\n");

@@ -96,10 +96,9 @@ async fn estimate(global: &Global, arguments: &EstimateArgs, scratch: &TempDir) 
         OutputRows::Sequence => Outputs::PerSequence,
     };
     question.graphs = match arguments.graphs {
-        Some(ComputeGraphs::Earlier) => Graphs::EarlierBuilds,
         Some(ComputeGraphs::ThisBuild) => Graphs::ThisBuild,
         None if question.outputs == Outputs::PerSequence => Graphs::ThisBuild,
-        None => Graphs::EarlierBuilds,
+        Some(ComputeGraphs::Earlier) | None => Graphs::EarlierBuilds,
     };
     question.gpu_layers = match arguments.gpu_layers {
         WrittenLayers::Auto => GpuLayers::Auto,
