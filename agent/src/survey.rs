@@ -223,6 +223,8 @@ pub async fn measure(
         engine_build: muster_engine::BUILD.into(),
         hardware_fingerprint,
         points: points?,
+        conditions: muster_proto::Conditions::default(),
+        parts: vec![],
     };
     store(&paths.benchmark(), &benchmark);
     Ok(benchmark)
@@ -280,6 +282,7 @@ mod tests {
             store_disk: Some(Disk { total: Bytes::from_gib(100), free }),
             engine_build: "b".into(),
             failures: vec![],
+            hardware: muster_proto::Hardware::default(),
         }
     }
 

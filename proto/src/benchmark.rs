@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::open_enum::open_enum;
 use crate::{Bytes, Timestamp, TokensPerSecond};
 
 /// One run of the benchmark on one machine.
@@ -15,8 +16,72 @@ pub struct Benchmark {
     pub engine_build: String,
     /// The hardware that was measured; a benchmark of other hardware says nothing.
     pub hardware_fingerprint: String,
-    /// One entry for each device and model.
+    /// One entry for each device, model and depth.
     pub points: Vec<BenchPoint>,
+    /// In what state the machine was.
+    #[serde(default)]
+    pub conditions: Conditions,
+    /// Speeds of the parts, measured without llama.cpp.
+    #[serde(default)]
+    pub parts: Vec<PartRate>,
+}
+
+open_enum! {
+    /// How thorough a benchmark is.
+    BenchmarkKind {
+        /// A few seconds.
+        Quick = 1 => "quick",
+        /// All models.
+        Standard = 2 => "standard",
+        /// With minutes of load.
+        Full = 3 => "full",
+    }
+}
+
+/// In what state a machine was measured; what an older agent does not tell is absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Conditions {
+    /// How thorough it was.
+    pub kind: Option<BenchmarkKind>,
+    /// Share of all cores that other programs took while it measured, 0 to 1.
+    pub other_load: Option<f64>,
+    /// Whether the machine was idle enough for the figures to be its own.
+    pub idle: Option<bool>,
+    /// Whether it was on mains power.
+    pub on_mains: Option<bool>,
+    /// The hottest of its sensors, in degrees Celsius.
+    pub temperature_celsius: Option<f64>,
+    /// Drivers of the GPUs, e.g. `nvidia 580.95.05`.
+    pub drivers: Vec<String>,
+    /// What ended it before its time, in words.
+    pub stopped_by: Option<String>,
+}
+
+open_enum! {
+    /// What of a part was measured.
+    PartQuantity {
+        /// Bytes a second between memory and processor.
+        MemoryBandwidth = 1 => "memory_bandwidth",
+        /// Bytes a second from the disk, past the page cache.
+        DiskRead = 2 => "disk_read",
+        /// Operations a second in 32-bit floating point.
+        Fp32 = 3 => "fp32",
+        /// Operations a second in 16-bit floating point.
+        Fp16 = 4 => "fp16",
+        /// Decode after minutes of load over decode at its start, 0 to 1: what heat takes.
+        Sustained = 5 => "sustained",
+    }
+}
+
+/// The speed of one part of a machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartRate {
+    /// llama.cpp's name of the device, the adapter's name, or `store` for the volume of the model store.
+    pub part: String,
+    /// What was measured.
+    pub quantity: PartQuantity,
+    /// Its repeats, in the quantity's unit.
+    pub rate: Spread,
 }
 
 /// A model with random weights, made on the spot: speed does not depend on the weights' values.
@@ -51,9 +116,12 @@ pub struct BenchPoint {
     pub prefill: Spread,
     /// Decode speed.
     pub decode: Spread,
+    /// Tokens that were in the context before; both speeds are at this depth.
+    #[serde(default)]
+    pub depth: u32,
 }
 
-/// Repeats of one measurement, in tokens a second.
+/// Repeats of one measurement: tokens a second, or the unit of a [`PartQuantity`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// Every sample, in the order of measuring.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::open_enum::open_enum;
-use crate::{Bytes, Timestamp};
+use crate::{Bytes, Hardware, Timestamp};
 
 /// What one machine is, immutable and timestamped. What could not be read is in `failures`, never a default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub struct Inventory {
     pub engine_build: String,
     /// What could not be read, and why.
     pub failures: Vec<ProbeFailure>,
+    /// The parts beyond what llama.cpp sees; empty from an older agent.
+    #[serde(default)]
+    pub hardware: Hardware,
 }
 
 /// An operating system.

@@ -15,6 +15,7 @@ mod desired;
 mod digest;
 mod enrolment;
 mod estimate;
+mod hardware;
 mod ids;
 mod inventory;
 mod machine;
@@ -31,7 +32,7 @@ pub mod wire;
 
 pub use agent_status::AgentStatus;
 pub use audit::AuditEvent;
-pub use benchmark::{BenchModel, BenchPoint, Benchmark, Spread};
+pub use benchmark::{BenchModel, BenchPoint, Benchmark, BenchmarkKind, Conditions, PartQuantity, PartRate, Spread};
 pub use catalog::{Artifact, ArtifactSource, DeviceMemory, MemoryNeed, Model};
 pub use controller::{AdminRecord, CaFingerprint, ControllerStatus, PolicyRecord};
 pub use desired::{DesiredAssignment, DesiredState, EngineSettings, FlashAttention, KvType, Prediction};
@@ -40,6 +41,10 @@ pub use enrolment::{EnrolmentToken, EnrolmentTokenError, TokenRecord};
 pub use estimate::{
     Alternative, Change, ComputeGraphs, Estimate, EstimateSettings, EstimatedDevice, EstimatedHost, EstimatedModel,
     EstimatedSpeed, ModelSource, OutputsReserved,
+};
+pub use hardware::{
+    Chassis, ChassisKind, Gpu, GpuVendor, Hardware, MemoryUser, Obstacle, ObstacleKind, PcieLink, TypicalFree,
+    TypicalUse,
 };
 pub use ids::{AdminName, AssignmentId, IdError, MachineId, TokenId};
 pub use inventory::{Cpu, Device, DeviceKind, Disk, Inventory, Memory, Os, ProbeFailure};

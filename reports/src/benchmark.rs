@@ -10,13 +10,14 @@ use crate::style::{Style, Tone};
 
 /// Every point: median ± median absolute deviation, in tokens a second.
 pub fn benchmark_table(benchmark: &Benchmark, style: &Style) -> String {
-    let Benchmark { measured_at, took_ms, engine_build, hardware_fingerprint: _, points } = benchmark;
+    let Benchmark { measured_at, took_ms, engine_build, hardware_fingerprint: _, points, conditions: _, parts: _ } =
+        benchmark;
     if points.is_empty() {
         return sentence("nothing was measured: run `muster-agent bench`", Tone::Quiet, style);
     }
     let mut grid = Grid::new(style, &["DEVICE", "MODEL", "PREFILL", "DECODE"]).right(&[2, 3]).whole(&[0]);
     for point in points {
-        let BenchPoint { device, threads, model, prefill_tokens, decode_tokens, prefill, decode } = point;
+        let BenchPoint { device, threads, model, prefill_tokens, decode_tokens, prefill, decode, depth: _ } = point;
         let device = match threads {
             Some(threads) => format!("{device}, {}", count(*threads as usize, "thread", "threads")),
             None => device.clone(),

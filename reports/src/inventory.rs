@@ -19,6 +19,7 @@ pub fn inventory_page(inventory: &Inventory, style: &Style) -> String {
         store_disk,
         engine_build,
         failures,
+        hardware: _,
     } = inventory;
     let system =
         [Some(os.platform.clone()), os.name.clone(), os.kernel.as_ref().map(|kernel| format!("kernel {kernel}"))];

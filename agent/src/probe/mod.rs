@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use muster_engine::worker::{self, WorkerCommand};
-use muster_proto::{Device, Inventory, Os, ProbeFailure};
+use muster_proto::{Device, Hardware, Inventory, Os, ProbeFailure};
 
 use crate::clock;
 use crate::install::disk_of;
@@ -74,6 +74,7 @@ pub async fn collect(probe: &Probe) -> Inventory {
         store_disk,
         engine_build: muster_engine::BUILD.into(),
         failures,
+        hardware: Hardware::default(),
     }
 }
 

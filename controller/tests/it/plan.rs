@@ -74,6 +74,7 @@ pub fn inventory(host: u64, gpus: &[(&str, Option<u64>)], disk: u64) -> Inventor
         store_disk: Some(Disk { total: Bytes::from_mib(disk), free: Bytes::from_mib(disk) }),
         engine_build: "b".to_owned(),
         failures: Vec::new(),
+        hardware: muster_proto::Hardware::default(),
     }
 }
 
@@ -219,6 +220,7 @@ fn speed_comes_from_a_benchmark_of_the_same_hardware() {
         decode_tokens: 16,
         prefill: spread(decode * 4.0),
         decode: spread(decode),
+        depth: 0,
     };
     let benchmark = Benchmark {
         measured_at: Timestamp::from_unix_millis(0),
@@ -226,6 +228,8 @@ fn speed_comes_from_a_benchmark_of_the_same_hardware() {
         engine_build: "b".to_owned(),
         hardware_fingerprint: "f".to_owned(),
         points: vec![point(100, 100.0), point(200, 50.0), point(400, 25.0)],
+        conditions: muster_proto::Conditions::default(),
+        parts: vec![],
     };
     let mut input = PlanInput {
         policy: Some(policy(&["m"], 4096, Some(20.0))),

@@ -181,6 +181,7 @@ mod tests {
                 decode_tokens: 16,
                 prefill: Spread::of(vec![1.0]).expect("a rate"),
                 decode: Spread::of(vec![1.0]).expect("a rate"),
+                depth: 0,
             };
             for decode in [true, false] {
                 let (a, b) = split(&point, known, Backend::Cuda, decode, Priors::shipped()).expect("rates");
@@ -196,6 +197,8 @@ mod tests {
             engine_build: "test".into(),
             hardware_fingerprint: "test".into(),
             points,
+            conditions: muster_proto::Conditions::default(),
+            parts: vec![],
         }
     }
 

@@ -88,6 +88,7 @@ mod tests {
             decode_tokens: 16,
             prefill: Spread::of(vec![prefill]).expect("a rate"),
             decode: Spread::of(vec![decode]).expect("a rate"),
+            depth: 0,
         }
     }
 
@@ -98,6 +99,8 @@ mod tests {
             engine_build: "test".into(),
             hardware_fingerprint: "test".into(),
             points,
+            conditions: muster_proto::Conditions::default(),
+            parts: vec![],
         }
     }
 

@@ -285,6 +285,7 @@ fn bench_point(point: wire::BenchPoint) -> Option<BenchPoint> {
         decode_tokens: point.decode_tokens,
         prefill: Spread::of(point.prefill)?,
         decode: Spread::of(point.decode)?,
+        depth: 0,
     })
 }
 

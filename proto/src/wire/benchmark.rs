@@ -1,17 +1,23 @@
 //! [`Benchmark`] on the wire. Only samples travel; median and deviation follow from them.
 
-use super::error::{ConversionError, from_reference, list, moment, required, samples, text};
-use crate::{BenchModel, BenchPoint, Benchmark, Bytes, Spread, wire};
+use super::error::{
+    ConversionError, clip, from_reference, list, moment, optional, optional_text, required, samples, text, texts,
+};
+use crate::{
+    BenchModel, BenchPoint, Benchmark, BenchmarkKind, Bytes, Conditions, PartQuantity, PartRate, Spread, wire,
+};
 
 impl From<Benchmark> for wire::Benchmark {
     fn from(value: Benchmark) -> Self {
-        let Benchmark { measured_at, took_ms, engine_build, hardware_fingerprint, points } = value;
+        let Benchmark { measured_at, took_ms, engine_build, hardware_fingerprint, points, conditions, parts } = value;
         Self {
             measured_at: measured_at.unix_millis(),
             took_ms,
             engine_build,
             hardware_fingerprint,
             points: points.into_iter().map(Into::into).collect(),
+            conditions: (conditions != Conditions::default()).then(|| conditions.into()),
+            parts: parts.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -19,20 +25,23 @@ impl From<Benchmark> for wire::Benchmark {
 impl TryFrom<wire::Benchmark> for Benchmark {
     type Error = ConversionError;
     fn try_from(message: wire::Benchmark) -> Result<Self, ConversionError> {
-        let wire::Benchmark { measured_at, took_ms, engine_build, hardware_fingerprint, points } = message;
+        let wire::Benchmark { measured_at, took_ms, engine_build, hardware_fingerprint, points, conditions, parts } =
+            message;
         Ok(Self {
             measured_at: moment("measured_at", measured_at)?,
             took_ms,
             engine_build: text("engine_build", engine_build)?,
             hardware_fingerprint: text("hardware_fingerprint", hardware_fingerprint)?,
             points: list("points", points)?,
+            conditions: optional("conditions", conditions)?.unwrap_or_default(),
+            parts: list("parts", parts)?,
         })
     }
 }
 
 impl From<BenchPoint> for wire::BenchPoint {
     fn from(value: BenchPoint) -> Self {
-        let BenchPoint { device, threads, model, prefill_tokens, decode_tokens, prefill, decode } = value;
+        let BenchPoint { device, threads, model, prefill_tokens, decode_tokens, prefill, decode, depth } = value;
         Self {
             device,
             threads,
@@ -41,6 +50,7 @@ impl From<BenchPoint> for wire::BenchPoint {
             decode_tokens,
             prefill: Some(prefill.into()),
             decode: Some(decode.into()),
+            depth,
         }
     }
 }
@@ -48,7 +58,8 @@ impl From<BenchPoint> for wire::BenchPoint {
 impl TryFrom<wire::BenchPoint> for BenchPoint {
     type Error = ConversionError;
     fn try_from(message: wire::BenchPoint) -> Result<Self, ConversionError> {
-        let wire::BenchPoint { device, threads, model, prefill_tokens, decode_tokens, prefill, decode } = message;
+        let wire::BenchPoint { device, threads, model, prefill_tokens, decode_tokens, prefill, decode, depth } =
+            message;
         Ok(Self {
             device: text("device", device)?,
             threads,
@@ -57,6 +68,7 @@ impl TryFrom<wire::BenchPoint> for BenchPoint {
             decode_tokens,
             prefill: required("prefill", prefill)?,
             decode: required("decode", decode)?,
+            depth,
         })
     }
 }
@@ -97,4 +109,54 @@ impl TryFrom<wire::Spread> for Spread {
     }
 }
 
-from_reference!(Benchmark, BenchPoint, BenchModel, Spread);
+impl From<Conditions> for wire::Conditions {
+    fn from(value: Conditions) -> Self {
+        let Conditions { kind, other_load, idle, on_mains, temperature_celsius, drivers, stopped_by } = value;
+        Self {
+            kind: kind.map_or(0, BenchmarkKind::number),
+            other_load,
+            idle,
+            on_mains,
+            temperature_celsius,
+            drivers,
+            stopped_by: stopped_by.map(clip),
+        }
+    }
+}
+
+impl TryFrom<wire::Conditions> for Conditions {
+    type Error = ConversionError;
+    fn try_from(message: wire::Conditions) -> Result<Self, ConversionError> {
+        let wire::Conditions { kind, other_load, idle, on_mains, temperature_celsius, drivers, stopped_by } = message;
+        Ok(Self {
+            kind: (kind != 0).then(|| BenchmarkKind::from_number(kind)),
+            other_load: other_load.filter(|load| load.is_finite()),
+            idle,
+            on_mains,
+            temperature_celsius: temperature_celsius.filter(|degrees| degrees.is_finite()),
+            drivers: texts("drivers", drivers)?,
+            stopped_by: optional_text("stopped_by", stopped_by)?,
+        })
+    }
+}
+
+impl From<PartRate> for wire::PartRate {
+    fn from(value: PartRate) -> Self {
+        let PartRate { part, quantity, rate } = value;
+        Self { part, quantity: quantity.number(), rate: Some(rate.into()) }
+    }
+}
+
+impl TryFrom<wire::PartRate> for PartRate {
+    type Error = ConversionError;
+    fn try_from(message: wire::PartRate) -> Result<Self, ConversionError> {
+        let wire::PartRate { part, quantity, rate } = message;
+        Ok(Self {
+            part: text("part", part)?,
+            quantity: PartQuantity::from_number(quantity),
+            rate: required("rate", rate)?,
+        })
+    }
+}
+
+from_reference!(Conditions, PartRate, Benchmark, BenchPoint, BenchModel, Spread);

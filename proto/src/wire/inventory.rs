@@ -1,7 +1,7 @@
 //! [`Inventory`] on the wire.
 
 use super::error::{ConversionError, from_reference, list, moment, optional, optional_text, required, text, texts};
-use crate::{Bytes, Cpu, Device, DeviceKind, Disk, Inventory, Memory, Os, ProbeFailure, wire};
+use crate::{Bytes, Cpu, Device, DeviceKind, Disk, Hardware, Inventory, Memory, Os, ProbeFailure, wire};
 
 impl From<Inventory> for wire::Inventory {
     fn from(value: Inventory) -> Self {
@@ -16,6 +16,7 @@ impl From<Inventory> for wire::Inventory {
             store_disk,
             engine_build,
             failures,
+            hardware,
         } = value;
         Self {
             collected_at: collected_at.unix_millis(),
@@ -28,6 +29,7 @@ impl From<Inventory> for wire::Inventory {
             store_disk: store_disk.map(Into::into),
             engine_build,
             failures: failures.into_iter().map(Into::into).collect(),
+            hardware: (hardware != Hardware::default()).then(|| hardware.into()),
         }
     }
 }
@@ -46,6 +48,7 @@ impl TryFrom<wire::Inventory> for Inventory {
             store_disk,
             engine_build,
             failures,
+            hardware,
         } = message;
         Ok(Self {
             collected_at: moment("collected_at", collected_at)?,
@@ -58,6 +61,7 @@ impl TryFrom<wire::Inventory> for Inventory {
             store_disk: optional("store_disk", store_disk)?,
             engine_build: text("engine_build", engine_build)?,
             failures: list("failures", failures)?,
+            hardware: optional("hardware", hardware)?.unwrap_or_default(),
         })
     }
 }

@@ -11,6 +11,7 @@ mod catalog;
 mod desired;
 mod enrolment;
 mod error;
+mod hardware;
 mod inventory;
 mod machine;
 mod observed;

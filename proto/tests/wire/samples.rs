@@ -69,6 +69,7 @@ pub fn inventory() -> Inventory {
         store_disk: Some(Disk { total: Bytes::from_gib(500), free: Bytes::from_gib(123) }),
         engine_build: "llama-cpp-sys-2 0.1.161".into(),
         failures: vec![ProbeFailure { probe: "smbios".into(), reason: "permission denied".into() }],
+        hardware: muster_proto::Hardware::default(),
     }
 }
 
@@ -92,7 +93,10 @@ pub fn benchmark() -> Benchmark {
             decode_tokens: 32,
             prefill: Spread::of(vec![1250.0, 1240.5, 1261.25]).expect("rates"),
             decode: Spread::of(vec![61.0, 60.0]).expect("rates"),
+            depth: 0,
         }],
+        conditions: muster_proto::Conditions::default(),
+        parts: vec![],
     }
 }
 

@@ -74,6 +74,7 @@ pub fn inventory() -> Inventory {
             probe: "smbios".into(),
             reason: "/sys/firmware/dmi/tables/DMI: permission denied; run the agent as root to read the modules".into(),
         }],
+        hardware: muster_proto::Hardware::default(),
     }
 }
 
@@ -85,6 +86,7 @@ pub fn bare_inventory() -> Inventory {
         devices: vec![],
         store_disk: None,
         failures: vec![],
+        hardware: muster_proto::Hardware::default(),
         ..inventory()
     }
 }
@@ -104,6 +106,7 @@ pub fn benchmark() -> Benchmark {
         decode_tokens: 32,
         prefill: Spread::of([1250.0, 1240.5, 1261.25].map(|rate| rate * factor).into()).expect("rates"),
         decode: Spread::of([60.25, 60.0, 58.875].map(|rate| rate * factor).into()).expect("rates"),
+        depth: 0,
     };
     Benchmark {
         measured_at: ago(190),
@@ -111,6 +114,8 @@ pub fn benchmark() -> Benchmark {
         engine_build: "llama-cpp-sys-2 0.1.161".into(),
         hardware_fingerprint: "3f9c".repeat(16),
         points: vec![point("CPU", Some(8), 1.0), point("CUDA0", None, 8.5)],
+        conditions: muster_proto::Conditions::default(),
+        parts: vec![],
     }
 }
 
