@@ -13,7 +13,7 @@ use bytes::Bytes as RawBytes;
 use futures_util::{Stream, StreamExt as _};
 use muster_engine::bundled;
 use muster_engine::gguf::{GgufError, GgufFiles, GgufHeader};
-use muster_engine::quantizations::Quantization;
+use muster_engine::maker::Quantization;
 use muster_engine::worker::{self, QualityProgress, QuantizeProgress, QuantizeRequest, WorkerCommand, WorkerError};
 use muster_proto::{Artifact, ArtifactSource, Bytes, EngineSettings, Model, ModelDigest, Quality};
 use tokio::sync::{Semaphore, mpsc};
@@ -128,7 +128,7 @@ impl Making {
         let mut quantizations = Vec::new();
         for name in &request.quantize {
             let name = check_quantization(name)?;
-            if imatrix.is_none() && Quantization::from_name(name).is_some_and(|known| known.needs_imatrix) {
+            if imatrix.is_none() && Quantization::from_name(name).is_some_and(|known| known.needs_importance()) {
                 return Err(ImportError::NeedsImatrix(name));
             }
             if !quantizations.contains(&name) {
@@ -172,7 +172,7 @@ pub fn check_name(name: &str) -> Result<(), ImportError> {
 /// # Errors
 /// [`ImportError::Quantization`].
 pub fn check_quantization(name: &str) -> Result<&'static str, ImportError> {
-    let known = Quantization::from_name(name).map(|known| known.name);
+    let known = Quantization::from_name(name).map(Quantization::name);
     known.ok_or_else(|| ImportError::Quantization(name.chars().take(32).collect()))
 }
 

@@ -22,7 +22,6 @@ mod imatrix;
 pub mod maker;
 pub mod profile;
 pub mod quality_text;
-pub mod quantizations;
 pub mod random_model;
 pub mod reference;
 pub mod speed;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::{Bytes as RawBytes, BytesMut};
 use indicatif::{ProgressBar, ProgressStyle};
 use muster_engine::gguf::GgufHeader;
-use muster_engine::quantizations::Quantization;
+use muster_engine::maker::Quantization;
 use muster_proto::wire::{self, import_model_progress, import_model_request, quantize_model_request};
 use muster_proto::{Bytes, Model};
 use muster_reports::{model_page, models_table};
@@ -31,7 +31,7 @@ pub(super) fn check_usage(name: Option<&str>, quantize: &[String], imatrix: Opti
     }
     for quantization in quantize {
         let name = check_quantization(quantization).map_err(|error| Failure::usage(error.to_string()))?;
-        if imatrix.is_none() && Quantization::from_name(name).is_some_and(|known| known.needs_imatrix) {
+        if imatrix.is_none() && Quantization::from_name(name).is_some_and(|known| known.needs_importance()) {
             return Err(Failure::usage(ImportError::NeedsImatrix(name).to_string()));
         }
     }

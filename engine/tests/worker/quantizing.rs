@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use muster_engine::gguf::GgufHeader;
-use muster_engine::quantizations::QUANTIZATIONS;
+use muster_engine::maker::Quantization;
 use muster_engine::random_model::{RandomModelSpec, write_random_model};
 use muster_engine::worker::{QuantizeRequest, WorkerCommand, WorkerError, quantize};
 use muster_proto::Bytes;
@@ -114,25 +114,30 @@ async fn every_type_is_made_with_an_importance_matrix_and_the_header_says_so() {
     let (_folder, source) = bundled();
     let matrix = imatrix(&source, "");
     let mut sizes = Vec::new();
-    for known in QUANTIZATIONS {
-        let target = source.with_file_name(format!("{}.gguf", known.name));
+    for name in Quantization::all().map(Quantization::name) {
+        let target = source.with_file_name(format!("{name}.gguf"));
         let request =
-            QuantizeRequest { target: target.clone(), imatrix: Some(matrix.clone()), ..request(&source, known.name) };
+            QuantizeRequest { target: target.clone(), imatrix: Some(matrix.clone()), ..request(&source, name) };
         within(quantize(&command(), request, |_| {})).await.unwrap();
         let header = GgufHeader::read(&target).unwrap();
-        assert_eq!(header.file_type().as_deref(), Some(known.name));
-        assert_eq!(header.get_u64("quantize.imatrix.chunks_count"), Some(12), "{}", known.name);
+        assert_eq!(header.file_type().as_deref(), Some(name));
+        assert_eq!(header.get_u64("quantize.imatrix.chunks_count"), Some(12), "{name}");
         sizes.push(header.bits_per_weight());
     }
     assert!(sizes[0] > 31.9 && sizes.last().unwrap() < &4.0, "{sizes:?}");
 }
 
 #[tokio::test]
-async fn a_type_that_needs_an_importance_matrix_says_so_before_it_begins() {
+async fn only_a_type_that_needs_an_importance_matrix_says_so_and_before_it_begins() {
     let (_folder, source) = bundled();
-    for known in QUANTIZATIONS.into_iter().filter(|known| known.needs_imatrix) {
-        let words = refused(&command(), request(&source, known.name)).await;
-        assert!(words.contains(known.name) && words.contains("needs an importance matrix"), "{words}");
+    for name in Quantization::all().filter(|known| known.needs_importance()).map(Quantization::name) {
+        let words = refused(&command(), request(&source, name)).await;
+        assert!(words.contains(name) && words.contains("needs an importance matrix"), "{words}");
+    }
+    for name in Quantization::all().filter(|known| !known.needs_importance()).map(Quantization::name) {
+        let request = request(&source, name);
+        within(quantize(&command(), request.clone(), |_| {})).await.unwrap();
+        std::fs::remove_file(request.target).unwrap();
     }
     let holed = imatrix(&source, "blk.2.ffn_up.weight");
     let words = refused(&command(), QuantizeRequest { imatrix: Some(holed), ..request(&source, "IQ2_XXS") }).await;
