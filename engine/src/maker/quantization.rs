@@ -192,25 +192,9 @@ fn nearest(plain: &str) -> Quantization {
     let best = Quantization::all().min_by_key(|known| {
         // Another number of bits is further away than any other letter.
         let bits = |name: &str| name.chars().find(char::is_ascii_digit);
-        (usize::from(bits(known.name()) != bits(&bare)), distance(known.name(), &bare))
+        (usize::from(bits(known.name()) != bits(&bare)), strsim::levenshtein(known.name(), &bare))
     });
     best.unwrap_or(Quantization::DEFAULT)
-}
-
-/// How many letters must be added, dropped or changed to make one text of the other (Levenshtein).
-pub(crate) fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, one) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, other) in b.iter().enumerate() {
-            let change = diagonal + usize::from(one != *other);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
