@@ -25,6 +25,7 @@ pub mod quality_text;
 pub mod random_model;
 pub mod reference;
 pub mod speed;
+mod split_mix;
 pub mod surcharge;
 mod wire;
 pub mod worker;
