@@ -135,9 +135,19 @@ async fn only_a_type_that_needs_an_importance_matrix_says_so_and_before_it_begin
         assert!(words.contains(name) && words.contains("needs an importance matrix"), "{words}");
     }
     for name in Quantization::all().filter(|known| !known.needs_importance()).map(Quantization::name) {
-        let request = request(&source, name);
-        within(quantize(&command(), request.clone(), |_| {})).await.unwrap();
-        std::fs::remove_file(request.target).unwrap();
+        // Its first progress comes after the check.
+        let (begun, mut first) = tokio::sync::mpsc::unbounded_channel();
+        let (worker, request) = (command(), request(&source, name));
+        let target = request.target.clone();
+        let job = quantize(&worker, request, |step| drop(begun.send(step)));
+        within(async {
+            tokio::select! {
+                _ = first.recv() => {}
+                done = job => done.unwrap_or_else(|error| panic!("{name}: {error}")),
+            }
+        })
+        .await;
+        let _ = std::fs::remove_file(target);
     }
     let holed = imatrix(&source, "blk.2.ffn_up.weight");
     let words = refused(&command(), QuantizeRequest { imatrix: Some(holed), ..request(&source, "IQ2_XXS") }).await;
@@ -153,6 +163,7 @@ async fn an_importance_matrix_that_is_none_or_of_another_model_is_refused() {
         (&b"GGUF\x03\0\0\0"[..], "it ends at byte 8"),
         (&[0xff; 40], "neither llama.cpp's GGUF"),
         (b"\x01\0\0\0\xff\xff\xff\x7f", "at most 1024"),
+        (b"\x01\0\0\0\x01\0\0\0w\x01\0\0\0\x01\0\0\0\0\0\x80\x3f", "none of its entries names a tensor"),
     ] {
         std::fs::write(&path, bytes).unwrap();
         let said = refused(&command(), wrong.clone()).await;
