@@ -55,4 +55,4 @@ pub use policy::{Policy, PolicyError, RolePolicy};
 pub use protocol::{PROTOCOL_VERSION, ProtocolError, check_peer_protocol};
 pub use quality::{Divergence, Quality, Statistic};
 pub use timestamp::Timestamp;
-pub use units::{Bytes, BytesPerSecond, ContextTokens, TokensPerSecond};
+pub use units::{Bytes, BytesPerSecond, ContextTokens, TokensPerSecond, grouped};

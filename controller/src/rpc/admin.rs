@@ -20,7 +20,6 @@ use super::{Services, import_status, internal, operator, store_status};
 use crate::blobs::Staged;
 use crate::ca::CertificateRequest;
 use crate::catalog::{ImportError, ImportProgress, ImportRequest, Progress};
-use crate::catalog_quality::ImatrixFile;
 use crate::enrol::TokenRequest;
 use crate::identity::Subject;
 use crate::store::{Event, Found};
@@ -55,12 +54,27 @@ impl AdminService {
         Ok(machines)
     }
 
-    async fn push_imatrix(&self, matrix: &mut Option<ImatrixFile>, part: RawBytes) -> Result<(), Status> {
-        if matrix.is_none() {
-            *matrix = Some(self.services.catalog.imatrix_file().await.map_err(|error| import_status(&error))?);
+    /// The importance matrix of so many bytes that the next messages carry; `part` is what one of them has of it.
+    async fn imatrix<M: Send>(
+        &self,
+        size: u64,
+        incoming: &mut Streaming<M>,
+        part: impl Fn(M) -> Option<RawBytes> + Send + Sync,
+    ) -> Result<Option<Staged>, Status> {
+        if size == 0 {
+            return Ok(None);
         }
-        let file = matrix.as_mut().expect("made above");
-        file.push(part).await.map_err(|error| import_status(&ImportError::Imatrix(error)))
+        let failure = |error| import_status(&ImportError::Imatrix(error));
+        let mut file = self.services.catalog.imatrix_file().await.map_err(|error| import_status(&error))?;
+        let mut missing = size;
+        while missing > 0 {
+            let Some(part) = incoming.message().await?.and_then(&part) else {
+                return Err(Status::invalid_argument(format!("{missing} bytes of the importance matrix did not come")));
+            };
+            missing = missing.saturating_sub(part.len() as u64);
+            file.push(part).await.map_err(failure)?;
+        }
+        file.finish().await.map(Some).map_err(failure)
     }
 
     /// Runs something long of the catalog and tells how it goes, until it is done or nobody listens any more.
@@ -111,6 +125,13 @@ impl AdminService {
         }
         Ok(Response::new(found.into()))
     }
+}
+
+fn check_count(quantize: &[String]) -> Result<(), Status> {
+    if quantize.len() > QUANTIZE_MAX {
+        return Err(Status::invalid_argument(format!("at most {QUANTIZE_MAX} quantizations at once")));
+    }
+    Ok(())
 }
 
 fn id_status(error: &IdError) -> Status {
@@ -263,24 +284,15 @@ impl Admin for AdminService {
             return Err(Status::invalid_argument("the first message must say what comes"));
         };
         let wire::ImportModelStart { size, name, quantize, bundled, no_quality, imatrix_size } = start;
-        if quantize.len() > QUANTIZE_MAX {
-            return Err(Status::invalid_argument(format!("at most {QUANTIZE_MAX} quantizations at once")));
-        }
+        check_count(&quantize)?;
         let name = Some(name).filter(|name| !name.is_empty());
         let size = Bytes::new(size);
         let wanted = ImportRequest { size, name, quantize, bundled, no_quality, requantize: false };
-        let mut matrix: Option<ImatrixFile> = None;
-        let mut missing = imatrix_size;
-        while missing > 0 {
-            let Some(wire::ImportModelRequest { message: Some(import_model_request::Message::Imatrix(part)) }) =
-                incoming.message().await?
-            else {
-                return Err(Status::invalid_argument(format!("{missing} bytes of the importance matrix did not come")));
-            };
-            missing = missing.saturating_sub(part.len() as u64);
-            self.push_imatrix(&mut matrix, part).await?;
-        }
-        let imatrix = finish_imatrix(matrix).await?;
+        let part = |message: wire::ImportModelRequest| match message.message {
+            Some(import_model_request::Message::Imatrix(part)) => Some(part),
+            _ => None,
+        };
+        let imatrix = self.imatrix(imatrix_size, &mut incoming, part).await?;
         let chunks = incoming.map_err(|status| status.message().to_owned()).filter_map(|message| async {
             match message {
                 Ok(wire::ImportModelRequest { message: Some(import_model_request::Message::Chunk(chunk)) }) => {
@@ -306,22 +318,13 @@ impl Admin for AdminService {
             return Err(Status::invalid_argument("the first message must say what is wanted"));
         };
         let wire::QuantizeModelStart { name, quantize, no_quality, requantize, imatrix_size } = start;
-        if quantize.len() > QUANTIZE_MAX {
-            return Err(Status::invalid_argument(format!("at most {QUANTIZE_MAX} quantizations at once")));
-        }
+        check_count(&quantize)?;
         let wanted = ImportRequest { name: Some(name), quantize, no_quality, requantize, ..ImportRequest::default() };
-        let mut matrix: Option<ImatrixFile> = None;
-        let mut missing = imatrix_size;
-        while missing > 0 {
-            let Some(wire::QuantizeModelRequest { message: Some(quantize_model_request::Message::Imatrix(part)) }) =
-                incoming.message().await?
-            else {
-                return Err(Status::invalid_argument(format!("{missing} bytes of the importance matrix did not come")));
-            };
-            missing = missing.saturating_sub(part.len() as u64);
-            self.push_imatrix(&mut matrix, part).await?;
-        }
-        let imatrix = finish_imatrix(matrix).await?;
+        let part = |message: wire::QuantizeModelRequest| match message.message {
+            Some(quantize_model_request::Message::Imatrix(part)) => Some(part),
+            _ => None,
+        };
+        let imatrix = self.imatrix(imatrix_size, &mut incoming, part).await?;
         let catalog = self.services.catalog.clone();
         Ok(self.follow(move |progress| async move { catalog.quantize_model(wanted, imatrix, &progress, actor).await }))
     }
@@ -439,12 +442,6 @@ impl Admin for AdminService {
         let events = self.services.store.events(after, limit).await.map_err(|error| store_status(&error))?;
         Ok(Response::new(events.into()))
     }
-}
-
-async fn finish_imatrix(matrix: Option<ImatrixFile>) -> Result<Option<Staged>, Status> {
-    let Some(matrix) = matrix else { return Ok(None) };
-    let staged = matrix.finish().await.map_err(|error| import_status(&ImportError::Imatrix(error)))?;
-    Ok(Some(staged))
 }
 
 fn progress_message(progress: ImportProgress) -> wire::ImportModelProgress {

@@ -264,7 +264,8 @@ fn split(word: &str) -> Vec<String> {
 /// The devices that share most with the question: words first (numbers count double), then letters.
 fn nearest(question: &str, devices: &[KnownDevice]) -> Vec<String> {
     let asked = words(question);
-    let flat: String = asked.iter().filter(|word| !is_brand(word)).flat_map(|word| word.chars()).collect();
+    // No name is longer than its first letters tell.
+    let flat: String = asked.iter().filter(|word| !is_brand(word)).flat_map(|word| word.chars()).take(64).collect();
     let mut scored: Vec<(usize, usize, &str)> = devices
         .iter()
         .map(|device| {
@@ -277,27 +278,11 @@ fn nearest(question: &str, devices: &[KnownDevice]) -> Vec<String> {
             let shared: usize = asked.intersection(&own).map(|word| weight(&word)).sum();
             let key: String =
                 words(&device.key).iter().filter(|word| !is_brand(word)).flat_map(|word| word.chars()).collect();
-            (shared, edits(&flat, &key), device.key.as_str())
+            (shared, strsim::levenshtein(&flat, &key), device.key.as_str())
         })
         .collect();
     scored.sort_by(|a, b| (b.0 * 2).cmp(&(a.0 * 2)).then(a.1.cmp(&b.1)).then(a.2.cmp(b.2)));
     scored.into_iter().take(NEAREST).map(|(_, _, key)| key.to_owned()).collect()
-}
-
-/// Levenshtein's distance.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let next = (diagonal + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = row[j + 1];
-            row[j + 1] = next;
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -48,8 +48,7 @@ fn full_values_come_back() {
 
 #[test]
 fn a_measured_quality_comes_back() {
-    let mut model = samples::model();
-    model.artifacts[1].quality = Some(samples::quality());
+    let model = samples::model_with_quality();
     comes_back::<_, wire::Model>(&model);
     let closeness = Some(Closeness { winner: 0.002, this: 0.031 });
     let rejection = Rejection { reason: RejectionReason::Outranked { by: "Q8_0".into(), closeness } };

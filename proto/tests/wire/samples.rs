@@ -437,6 +437,13 @@ pub fn import_request() -> Vec<wire::ImportModelRequest> {
         .into()
 }
 
+/// A model of which one artifact was measured.
+pub fn model_with_quality() -> Model {
+    let mut model = model();
+    model.artifacts[1].quality = Some(quality());
+    model
+}
+
 /// A quality, as no message of the first version carries one.
 pub fn quality() -> Quality {
     let estimate = |value, error| Statistic { value, error };
