@@ -77,6 +77,7 @@ typedef struct ms_settings {
     bool     fit;                   // placement by llama.cpp's own fit; only without allocating
     uint32_t fit_min_context;
     uint64_t fit_margin;            // to leave free on each device
+    bool     fit_unmodified;        // the fit as llama.cpp compiles it: slower, for tests that both place alike
 } ms_settings;
 
 typedef struct ms_model ms_model;

@@ -227,6 +227,7 @@ pub struct Settings {
     pub fit: bool,
     pub fit_min_context: u32,
     pub fit_margin: u64,
+    pub fit_unmodified: bool,
 }
 
 /// What is known of an open model.

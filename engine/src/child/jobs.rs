@@ -50,6 +50,7 @@ pub fn settings_of(settings: &wire::Settings, threads: u32, dry_run: Option<DryR
         fit: options.fit,
         fit_min_context: options.fit_min_context,
         fit_margin: options.fit_margin,
+        fit_unmodified: options.unmodified_fit,
     }
 }
 

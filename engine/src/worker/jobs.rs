@@ -37,6 +37,8 @@ pub struct SizeOptions {
     pub layout: Layout,
     /// Whose graphs the compute buffers are for.
     pub graphs: Graphs,
+    /// A fit as llama.cpp compiles it, many times slower and the same: for tests that it is.
+    pub unmodified_fit: bool,
 }
 
 /// Whose graphs the compute buffers are for. Weights and caches are the same for all.
