@@ -5,6 +5,8 @@
 mod replay;
 #[path = "../tests/memory_logs/row.rs"]
 mod row;
+#[path = "../tests/memory_logs/vintage.rs"]
+mod vintage;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -114,7 +114,7 @@ void fill(parameters & out, const ms_settings & settings, const ms_layout & layo
     if ((settings.context == 0 && !settings.fit) || settings.parallel == 0 || settings.batch == 0 || settings.ubatch == 0) {
         throw std::runtime_error("context, parallel, batch and ubatch must be at least 1");
     }
-    if (settings.batch < settings.parallel) {
+    if ((settings.encoder ? settings.ubatch : settings.batch) < settings.parallel) {
         throw std::runtime_error("batch must be at least parallel: every sequence decodes a token in each step");
     }
     if (context > INT32_MAX || settings.batch > INT32_MAX || settings.parallel > llama_max_parallel_sequences()) {
@@ -138,11 +138,12 @@ void fill(parameters & out, const ms_settings & settings, const ms_layout & layo
 
     out.context                 = llama_context_default_params();
     out.context.n_ctx           = (uint32_t) context;
-    out.context.n_batch         = settings.batch;
+    out.context.n_batch         = settings.encoder ? settings.ubatch : settings.batch;
     out.context.n_ubatch        = settings.ubatch;
     out.context.n_seq_max       = settings.parallel;
-    // One row of logits for each sequence is all that answering takes.
-    out.context.n_outputs_max   = settings.all_outputs ? 0 : settings.parallel;
+    // One row of logits for each sequence is all that answering takes. 0 is a whole batch.
+    out.context.n_outputs_max   = settings.all_outputs || settings.encoder ? 0 : settings.parallel;
+    out.context.embeddings      = settings.encoder;
     out.context.n_threads       = (int32_t) settings.threads;
     out.context.n_threads_batch = (int32_t) settings.threads;
     out.context.flash_attn_type = flash_attention(settings.flash_attention);
@@ -206,6 +207,18 @@ std::vector<float> layers_by_device(const llama_model & model) {
     }
     count(model.dev_output());
     return counts;
+}
+
+// The device of each layer, where there are several and all is on them.
+std::vector<ggml_backend_dev_t> pinned_layers(const llama_model & model, uint32_t gpu_layers) {
+    std::vector<ggml_backend_dev_t> devices;
+    const auto                      layers = (uint32_t) llama_model_n_layer(&model);
+    if (llama_model_n_devices(&model) > 1 && gpu_layers > layers) {
+        for (uint32_t layer = 0; layer < layers; layer++) {
+            devices.push_back(model.dev_layer((int) layer));
+        }
+    }
+    return devices;
 }
 
 // Whether what was counted leaves the margin free on every device.
@@ -294,6 +307,9 @@ ms_model * ms_model_open(
         const auto layers = (uint32_t) llama_model_n_layer(opened->model) + 1; // the output counts as one
         const bool has_gpu = llama_model_n_devices(opened->model) > 0;
         opened->gpu_layers = !has_gpu ? 0 : params.model.n_gpu_layers < 0 ? layers : std::min(layers, (uint32_t) params.model.n_gpu_layers);
+        if (settings.phantoms) {
+            ms_phantoms_place_layers(pinned_layers(*opened->model, opened->gpu_layers));
+        }
         opened->context    = llama_init_from_model(opened->model, params.context);
         if (!opened->context) {
             throw failed("llama.cpp did not make a context and said no reason");

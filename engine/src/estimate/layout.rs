@@ -128,5 +128,5 @@ fn whole(layers: f32) -> u32 {
 
 /// What a device's driver takes beside the buffers: what is to be reckoned with before anything was measured there.
 fn driver(device: &TargetDevice) -> Bytes {
-    surcharge(device.backend, device.capability).expected
+    surcharge(device.backend).expected
 }

@@ -3,6 +3,7 @@
 
 mod replay;
 mod row;
+mod vintage;
 
 use muster_engine::worker::WorkerCommand;
 
