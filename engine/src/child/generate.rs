@@ -81,7 +81,8 @@ fn open(load: &wire::Load, id: u64, outbox: &Outbox) -> Result<(Model, wire::Set
         outbox.progress(id, fraction, "")
     };
     let layout = jobs::layout_of(load.layout.as_ref());
-    let mut model = Model::open(&path, &jobs::settings_of(&settings, header.is_encoder(), load.threads, None), &layout, progress)?;
+    let mut model =
+        Model::open(&path, &jobs::settings_of(&settings, header.is_encoder(), load.threads, None), &layout, progress)?;
     // First touch of the buffers is slow: here, not in the first answer.
     let token = BatchToken { token: 0, position: 0, sequence: 0, logits: true };
     model.decode(&[token])?;

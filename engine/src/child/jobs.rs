@@ -26,12 +26,7 @@ pub fn check_header(path: &Path) -> Result<GgufHeader, String> {
 }
 
 /// The shim's settings, the same for sizing and loading. `encoder` is what the file's header says.
-pub fn settings_of(
-    settings: &wire::Settings,
-    encoder: bool,
-    threads: u32,
-    dry_run: Option<DryRun>,
-) -> ffi::Settings {
+pub fn settings_of(settings: &wire::Settings, encoder: bool, threads: u32, dry_run: Option<DryRun>) -> ffi::Settings {
     let gpu_layers = settings.gpu_layers;
     let no_alloc = dry_run.is_some();
     let DryRun { phantoms, options } = dry_run.unwrap_or_default();
@@ -128,7 +123,8 @@ pub fn size(request: &wire::Size) -> Result<Reply, String> {
     }
     let settings = request.settings.as_ref().ok_or("a size request without settings")?;
     let layout = layout_of(request.layout.as_ref());
-    let settings = settings_of(settings, header.is_encoder(), 0, Some(DryRun { phantoms: !phantoms.is_empty(), options }));
+    let settings =
+        settings_of(settings, header.is_encoder(), 0, Some(DryRun { phantoms: !phantoms.is_empty(), options }));
     let model = ffi::Model::open(&path, &settings, &layout, |_| true)?;
     let facts = model.facts();
     Ok(Reply::Sized(wire::Sized {

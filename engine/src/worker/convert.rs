@@ -60,8 +60,16 @@ pub(super) fn phantom(device: &PhantomDevice) -> wire::Phantom {
 }
 
 pub(super) fn size_options(options: &SizeOptions) -> wire::SizeOptions {
-    let SizeOptions { total_context, outputs, placement, layout: _, graphs, unmodified_fit, earlier, gpu_without_layers } =
-        options;
+    let SizeOptions {
+        total_context,
+        outputs,
+        placement,
+        layout: _,
+        graphs,
+        unmodified_fit,
+        earlier,
+        gpu_without_layers,
+    } = options;
     let (fit, fit_min_context, fit_margin) = match placement {
         Placement::AsSet => (false, 0, 0),
         Placement::Fit { min_context, margin } => (true, min_context.get(), margin.get()),

@@ -57,7 +57,9 @@ async fn sized(
     let mut settings = settings(row)?;
     let mut devices = row.phantoms();
     let mut layout = Layout::default();
-    if vintage.hidden_device && let Some(first) = devices.first().cloned() {
+    if vintage.hidden_device
+        && let Some(first) = devices.first().cloned()
+    {
         devices.push(PhantomDevice { name: "hidden".into(), ..first });
         layout.split = vec![1.0, 0.0];
     }

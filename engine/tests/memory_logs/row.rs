@@ -145,8 +145,7 @@ impl Row {
         let mapped = self.buffers("model_buffers").any(|(name, _)| name.starts_with("M") && name.ends_with("_Mapped"));
         let parameters: f64 =
             self.text("model_params_logged").split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(f64::MAX);
-        let billions =
-            if self.text("model_params_logged").ends_with('M') { parameters / 1e3 } else { parameters };
+        let billions = if self.text("model_params_logged").ends_with('M') { parameters / 1e3 } else { parameters };
         self.text("backend") == "metal" && mapped && (tied || billions * 2.0 < 5.0)
     }
 

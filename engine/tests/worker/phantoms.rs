@@ -228,16 +228,14 @@ async fn a_fit_keeps_experts_on_the_host() {
 async fn a_fit_places_as_llama_cpp_compiles_it() {
     let folder = tempfile::tempdir().unwrap();
     // Dense and mixed, one device and several, a part of a layer, a context that shrinks, nothing that fits.
-    let cases: [(&str, u32, &[u64]); 9] = [
+    let cases: [(&str, u32, &[u64]); 7] = [
         ("llama-3.1-8b", CONTEXT, &[4]),
         ("llama-3.1-8b", 0, &[4, 3]),
         ("gemma-3-12b", 0, &[9]),
-        ("qwen3-30b-a3b", CONTEXT, &[6]),
         ("qwen3-30b-a3b", 0, &[13]),
         ("qwen3-30b-a3b", CONTEXT, &[5, 7]),
         ("gpt-oss-20b", 0, &[7]),
-        ("glm-4.5-air", CONTEXT, &[8, 24, 12]),
-        ("glm-4.5-air", CONTEXT, &[2]),
+        ("gpt-oss-20b", CONTEXT, &[1]),
     ];
     for (model, context, gib) in cases {
         let path = header(folder.path(), model, |_| {}).await;
