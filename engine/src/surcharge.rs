@@ -156,7 +156,7 @@ mod tests {
                 ("m107", _) => {
                     let line = said(id).find(|line| line.starts_with("ollama:")).expect(id);
                     let total = line.split("total=").nth(1).and_then(|text| text.split("GiB").next()).expect("a total");
-                    total.parse::<f64>().expect("a number") * 1024.0 - free(id, device)
+                    total.trim().parse::<f64>().expect("a number") * 1024.0 - free(id, device)
                 }
                 _ => {
                     let line = said(id).find(|line| line.starts_with("recommendedMax")).expect(id);
