@@ -3,7 +3,8 @@
 //!
 //! The phantom devices (`shim/phantom*.cpp`) are compiled around these texts, so their rules are upstream's, by
 //! construction, of the very version that is linked; none of them is written a second time. The rest of a backend's
-//! source needs its GPU's toolchain and is left where it is. A piece that upstream moved or renamed fails the build with
+//! source needs its GPU's toolchain and is left where it is. llama.cpp's fit comes in the same way, so that what it measures
+//! with can be faster (`shim/placement.cpp`). A piece that upstream moved or renamed fails the build with
 //! its name. It does not know what the pieces mean: the phantom's file says what it defines around them.
 
 use std::error::Error;
@@ -176,12 +177,34 @@ const BUFFERS: &[(&str, &[Piece])] = &[(
     ],
 )];
 
-/// Writes `upstream_cuda.inc`, `upstream_metal.inc`, `upstream_vulkan.inc` and `upstream_buffers.inc` into `out`.
+/// llama.cpp's fit, and how it measures one placement.
+const FIT: &[(&str, &[Piece])] = &[(
+    "common/fit.cpp",
+    &[
+        Block("enum common_layer_fraction_t {"),
+        Block("class common_params_fit_exception "),
+        Block("static void common_params_fit_impl("),
+        Block("enum common_params_fit_status common_fit_params("),
+    ],
+)];
+const FIT_MEASURE: &[(&str, &[Piece])] =
+    &[("common/fit.cpp", &[Block("static std::vector<llama_device_memory_data> common_get_device_memory_data_impl(")])];
+
+/// Writes `upstream_cuda.inc`, `upstream_metal.inc`, `upstream_vulkan.inc`, `upstream_buffers.inc`, `upstream_fit.inc` and
+/// `upstream_fit_measure.inc` into `out`.
 ///
 /// # Errors
 /// Names the piece that `sources` (the folder `llama.cpp`) does not have.
 pub fn cut(sources: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
-    for (name, files) in [("cuda", CUDA), ("metal", METAL), ("vulkan", VULKAN), ("buffers", BUFFERS)] {
+    let all = [
+        ("cuda", CUDA),
+        ("metal", METAL),
+        ("vulkan", VULKAN),
+        ("buffers", BUFFERS),
+        ("fit", FIT),
+        ("fit_measure", FIT_MEASURE),
+    ];
+    for (name, files) in all {
         let mut text = String::new();
         if name == "cuda" {
             flash_attention_instances(sources, &mut text)?;
@@ -192,7 +215,7 @@ pub fn cut(sources: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
             let lines: Vec<&str> = source.lines().collect();
             for piece in *pieces {
                 let found = find(&lines, piece).map_err(|what| {
-                    format!("llama.cpp's {file} has no {what} any more: see engine/build/upstream.rs and shim/phantom_{name}.cpp")
+                    format!("llama.cpp's {file} has no {what} any more: see engine/build/upstream.rs and what includes upstream_{name}.inc")
                 })?;
                 for (first, piece_lines) in found {
                     writeln!(text, "#line {} \"{file}\"", first + 1)?;

@@ -52,9 +52,15 @@ typedef struct ms_phantom {
     bool         integrated;
 } ms_phantom;
 
-// Registers devices that report memory and never compute. Global to the process: at most once, in a short-lived one. With
-// `as_earlier_builds`, compute buffers are those of earlier builds, to compare with their logs.
-bool ms_phantoms_register(const ms_phantom * phantoms, size_t count, bool as_earlier_builds, ms_error * error);
+// Compute buffers as those of earlier builds, to compare with their logs; the others count only with `graphs`.
+typedef struct ms_earlier {
+    bool graphs;      // what all of them had in common
+    bool f32_masks;   // of fused attention, cast to F16 on the device
+    bool copied_rows; // into the KV cache, without inputs that say where each goes
+} ms_earlier;
+
+// Registers devices that report memory and never compute. Global to the process: at most once, in a short-lived one.
+bool ms_phantoms_register(const ms_phantom * phantoms, size_t count, const ms_earlier * earlier, ms_error * error);
 
 // ---- model ---------------------------------------------------------------------------------------------------------
 
@@ -77,6 +83,8 @@ typedef struct ms_settings {
     bool     fit;                   // placement by llama.cpp's own fit; only without allocating
     uint32_t fit_min_context;
     uint64_t fit_margin;            // to leave free on each device
+    bool     fit_unmodified;        // the fit as llama.cpp compiles it: slower, for tests that both place alike
+    bool     encoder;               // a text is computed at once, and every token of it is an output
 } ms_settings;
 
 typedef struct ms_model ms_model;

@@ -115,7 +115,7 @@ mod raw {
         pub fn ms_phantoms_register(
             phantoms: *const Phantom,
             count: usize,
-            as_earlier_builds: bool,
+            earlier: *const super::Earlier,
             error: *mut Error,
         ) -> bool;
         pub fn ms_model_open(
@@ -227,6 +227,8 @@ pub struct Settings {
     pub fit: bool,
     pub fit_min_context: u32,
     pub fit_margin: u64,
+    pub fit_unmodified: bool,
+    pub encoder: bool,
 }
 
 /// What is known of an open model.
@@ -303,6 +305,15 @@ pub struct Phantom {
     pub free: u64,
     pub capability: u32,
     pub integrated: bool,
+}
+
+/// Whose compute buffers phantoms imitate; `shim.h` says what each field means.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Earlier {
+    pub graphs: bool,
+    pub f32_masks: bool,
+    pub copied_rows: bool,
 }
 
 /// Memory on one device; the host has no name.
@@ -450,7 +461,7 @@ pub fn devices() -> Vec<Device> {
 }
 
 /// Registers devices that compute nothing, for this whole process; once.
-pub fn register_phantoms(phantoms: &[Phantom], as_earlier_builds: bool) -> Result<(), String> {
+pub fn register_phantoms(phantoms: &[Phantom], earlier: &Earlier) -> Result<(), String> {
     let names: Vec<CString> = phantoms.iter().map(|p| c_string(p.name.as_str())).collect::<Result<_, _>>()?;
     let wanted: Vec<raw::Phantom> = phantoms
         .iter()
@@ -466,7 +477,7 @@ pub fn register_phantoms(phantoms: &[Phantom], as_earlier_builds: bool) -> Resul
         .collect();
     let mut error = raw::Error::new();
     // SAFETY: the slice and the names live through the call; the shim copies them.
-    let done = unsafe { raw::ms_phantoms_register(wanted.as_ptr(), wanted.len(), as_earlier_builds, &raw mut error) };
+    let done = unsafe { raw::ms_phantoms_register(wanted.as_ptr(), wanted.len(), earlier, &raw mut error) };
     if done { Ok(()) } else { Err(error.into_text()) }
 }
 

@@ -271,7 +271,8 @@ pub(super) struct EstimateArgs {
 
     /// Context over all sequences, as llama-server -c [default: what the model was trained with, or as much of it as
     /// fits, 4096 at least]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2_147_483_647), help_heading = "Settings")]
+    // Past it llama.cpp's list of cells alone takes gigabytes of main memory, in a dry run too.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_777_216), help_heading = "Settings")]
     pub ctx: Option<u32>,
     /// Sequences answered at the same time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256), help_heading = "Settings")]

@@ -88,6 +88,8 @@ fn point(
         fit: false,
         fit_min_context: 0,
         fit_margin: 0,
+        fit_unmodified: false,
+        encoder: false,
     };
     let mut model = ffi::Model::open(&file.0, &settings, &ffi::Layout::default(), |_| true)?;
     // First touch of weights and buffers is slower.

@@ -38,7 +38,7 @@ pub fn run(request: &wire::Profile, id: u64, outbox: &Outbox) -> Result<Reply, S
             capability: kind.capability,
             integrated: kind.integrated,
         };
-        ffi::register_phantoms(&(0..devices).map(phantom).collect::<Vec<_>>(), false)?;
+        ffi::register_phantoms(&(0..devices).map(phantom).collect::<Vec<_>>(), &ffi::Earlier::default())?;
     }
     let mut surveyor =
         Surveyor { path, devices, depth: request.depth, f16_only: request.f16_only, survey: None, random: 1 };
@@ -120,7 +120,8 @@ fn raw_settings(
         all_outputs: wanted.all_outputs,
         ..wire::SizeOptions::default()
     };
-    settings_of(&settings, 1, Some(DryRun { phantoms: !host_only, options }))
+    // An encoder has no matrix of logits, and so the same buffers for any number of outputs.
+    settings_of(&settings, false, 1, Some(DryRun { phantoms: !host_only, options }))
 }
 
 /// One sequence with a micro-batch of llama.cpp's size.

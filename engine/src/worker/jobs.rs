@@ -7,7 +7,7 @@ use muster_proto::{BenchModel, BenchPoint, Bytes, ContextTokens, Device, EngineS
 use tokio::time::timeout;
 
 use super::process::Process;
-use super::{WorkerCommand, WorkerError, convert};
+use super::{EarlierBuild, WorkerCommand, WorkerError, convert};
 use crate::wire::{self, from_worker::Reply, to_worker::Request};
 
 /// A model file to size by llama.cpp's own dry run.
@@ -37,6 +37,12 @@ pub struct SizeOptions {
     pub layout: Layout,
     /// Whose graphs the compute buffers are for.
     pub graphs: Graphs,
+    /// Which of them, where they are earlier builds'.
+    pub earlier: EarlierBuild,
+    /// A GPU that has no layer still computes long prompts, as with llama.cpp's own programs; Muster's workers leave it alone.
+    pub gpu_without_layers: bool,
+    /// A fit as llama.cpp compiles it, many times slower and the same: for tests that it is.
+    pub unmodified_fit: bool,
 }
 
 /// Whose graphs the compute buffers are for. Weights and caches are the same for all.
@@ -45,9 +51,8 @@ pub enum Graphs {
     /// Those of the llama.cpp that is linked, which is what a load then takes.
     #[default]
     ThisBuild,
-    /// Those of earlier builds (until b8200 at least), to compare with what they logged. They lack the inputs for batches that mix tokens and
-    /// embeddings, and backends did not reorder graphs or keep tensors longer for fused operations. On devices only: main
-    /// memory is not an earlier build's.
+    /// Those of earlier builds (until b8200 at least), to compare with what they logged: [`EarlierBuild`] says in what they
+    /// differ. On devices only: main memory is not an earlier build's.
     EarlierBuilds,
 }
 

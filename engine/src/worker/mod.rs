@@ -9,6 +9,7 @@
 mod chat;
 mod command;
 mod convert;
+mod earlier_build;
 mod error;
 mod generator;
 mod jobs;
@@ -23,6 +24,7 @@ pub use chat::{
     ChatRequest, FinishReason, GenerateError, GenerationEvent, ResponseFormat, Sampling, ToolCallDelta, ToolChoice,
 };
 pub use command::WorkerCommand;
+pub use earlier_build::EarlierBuild;
 pub use error::WorkerError;
 pub use generator::{GenerationStream, Generator, LoadRequest, Loaded};
 pub use jobs::{
