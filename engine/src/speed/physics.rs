@@ -94,8 +94,10 @@ pub struct Rates {
     pub unit: &'static str,
     /// How its attention over a prompt works, as parameters name it: on matrix units, or on the shaders (`tile`, `shader`).
     pub attention_unit: &'static str,
-    /// Memory bandwidth, in bytes a second; of a CPU no more than its threads can ask for.
+    /// Memory bandwidth, in bytes a second.
     pub bandwidth: f64,
+    /// Bytes a second that a CPU's threads can ask for; infinite for a GPU.
+    pub draw: f64,
     /// Shader arithmetic, in FP32 operations a second of lanes that each issue one instruction a clock.
     pub arithmetic: f64,
     /// Logarithm of watts per shader arithmetic, against a desktop card's, where it has fewer; else, and where the power is
@@ -148,6 +150,9 @@ pub(super) const CARRIED: f64 = 2026.8;
 const EXPERTS_ONE_BY_ONE: f64 = 2025.34;
 /// From when on routing, norms and gates are one kernel each and not several (llama.cpp's fusions of autumn 2025).
 const FUSED: f64 = 2025.8;
+/// From when on ROCm's attention uses matrix units: after the build of December 2025, and before that of summer 2026, of
+/// which measurements are known.
+const ROCM_MATRIX_ATTENTION: f64 = 2026.2;
 /// Until then the states of Qwen 3 Next and 3.5 (gated delta nets) were computed by some sixty small operations a layer,
 /// and not by one of their own.
 const STATES_IN_STEPS: f64 = 2026.25;
@@ -155,7 +160,7 @@ const STATES_IN_STEPS: f64 = 2026.25;
 const STEPS_OF_A_STATE: f64 = 60.0;
 /// Bytes a second that one thread of an x86 or Arm core draws from memory while it dequantizes: some dozen cache lines in
 /// flight at 90 ns, and what prefetching adds. Apple's cores keep twice as many in flight.
-const BANDWIDTH_OF_A_THREAD: f64 = 15e9;
+const BANDWIDTH_OF_A_THREAD: f64 = 20e9;
 /// From this many tokens in a batch on, the GPU computes layers whose weights are on the host and copies those
 /// (`ggml-cuda.cu`, `ggml-vulkan.cpp`: `offload_op`, `min_batch_size = 32`).
 const OFFLOAD_BATCH: f64 = 32.0;
@@ -182,6 +187,7 @@ impl Rates {
             unit,
             attention_unit: attention_unit(unit, backend),
             bandwidth: device.bandwidth?,
+            draw: f64::INFINITY,
             arithmetic,
             power: (power / WATTS_PER_TERA).ln().clamp(-1.0, 0.0),
             busy_power: (busy_power / full_power(&architecture)).ln().clamp(-1.2, 0.0),
@@ -206,7 +212,8 @@ impl Rates {
             architecture: cores.instructions.clone(),
             unit: "cpu",
             attention_unit: "cpu",
-            bandwidth: cores.bandwidth.or(device.bandwidth)?.min(busy * each),
+            bandwidth: cores.bandwidth.or(device.bandwidth)?,
+            draw: busy * each,
             arithmetic: busy * cores.ghz * 1e9 * operations_per_clock(device, &cores.instructions),
             power: 0.0,
             busy_power: 0.0,
@@ -314,8 +321,8 @@ fn matrix_unit(architecture: &str, vendor: Vendor, backend: Backend, built: f64)
     }
 }
 
-/// How a backend computes flash attention over a prompt (`fattn.cu`, `ggml-vulkan.cpp`): ROCm's default kernels leave the
-/// matrix units idle, and so do CUDA's and Vulkan's where there are none.
+/// How a backend computes flash attention over a prompt (`fattn.cu`, `ggml-vulkan.cpp`): ROCm's default kernels left
+/// the matrix units idle for long, and so do CUDA's and Vulkan's where there are none.
 fn attention_unit(unit: &'static str, backend: Backend) -> &'static str {
     match (backend, unit) {
         (Backend::Rocm, _) => "tile",
@@ -454,6 +461,14 @@ impl Work<'_> {
         if (FUSED..CARRIED).contains(&self.year) && rates.backend != "cpu" { backend(name, rates) } else { Vec::new() }
     }
 
+    /// How a prompt's attention is computed: see [`attention_unit`]; newer builds of ROCm use the matrix units where several
+    /// query heads share a key (`fattn.cu`: `amd_wmma_available`, `gqa_opt_applies`).
+    fn attention_unit(&self, attention: &Attention, rates: &Rates) -> &'static str {
+        let grouped = attention.cache_elements < 2.0 * attention.heads * attention.head_size;
+        let matrices = rates.backend == "rocm" && matches!(rates.unit, "wmma" | "matrix");
+        if matrices && grouped && self.year >= ROCM_MATRIX_ATTENTION { "mma" } else { rates.attention_unit }
+    }
+
     /// Whether a gated delta net is computed in steps.
     fn steps_through_states(&self) -> bool {
         let delta = matches!(self.costs.architecture.as_str(), "qwen3next" | "qwen35" | "qwen35moe");
@@ -574,6 +589,13 @@ pub fn decode(work: &Work) -> Vec<Term> {
                 cpu,
                 quantity: weights.bytes * share / rates.bandwidth,
                 factors: bandwidth,
+            });
+            terms.push(Term {
+                concern: of(expert),
+                lane: Lane::Memory(index),
+                cpu,
+                quantity: weights.bytes * share / rates.draw,
+                factors: vec![("d.draw".into(), 1.0)],
             });
             let mut compute = join(&[
                 levels("d.compute", rates),
@@ -805,7 +827,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
             let seen = attention.layers * part.layers * context(attention, work.depth, work.tokens);
             let mut products = join(&[
                 levels("p.attention", rates),
-                vec![(format!("p.attention.unit.{}", rates.attention_unit), 1.0)],
+                vec![(format!("p.attention.unit.{}", work.attention_unit(attention, rates)), 1.0)],
                 work.aged("p.attention.age", rates),
             ]);
             if attention.head_size > 128.0 {
