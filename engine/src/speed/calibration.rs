@@ -86,7 +86,7 @@ fn split(
     let costs = costs_of(&point.model)?;
     let rates = match backend {
         Backend::Cpu => Rates::cpu(known, point.threads)?,
-        _ => Rates::gpu(known, backend, physics::TODAY)?,
+        _ => Rates::gpu(known, backend, physics::CARRIED)?,
     };
     let tokens = f64::from(if decode { point.decode_tokens } else { point.prefill_tokens }).max(1.0);
     let work = Work {
@@ -98,7 +98,7 @@ fn split(
         depth: 0.0,
         tokens,
         ubatch: 512.0,
-        year: physics::TODAY,
+        year: physics::CARRIED,
         engine: Engine::LlamaCpp,
     };
     let terms = if decode { physics::decode(&work) } else { physics::prefill(&work) };

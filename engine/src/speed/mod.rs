@@ -176,7 +176,7 @@ pub fn work<'a>(question: &SpeedQuestion<'a>, decode: bool) -> Result<Work<'a>, 
     {
         return Err(SpeedError::Question { detail: "a share of layers is not between 0 and 1".into() });
     }
-    let year = question.built.unwrap_or(physics::TODAY);
+    let year = question.built.unwrap_or(physics::CARRIED);
     for (index, share) in question.devices.iter().enumerate() {
         let device = share.device;
         if !fits(device, question.backend) {
@@ -186,6 +186,7 @@ pub fn work<'a>(question: &SpeedQuestion<'a>, decode: bool) -> Result<Work<'a>, 
             device: device.name.clone(),
             missing: if device.bandwidth.is_none() { "bandwidth" } else { "arithmetic" },
         })?;
+        let rates = if question.first_matrix_extension { rates.without_second_matrix_extension() } else { rates };
         let of_all = if shares > 0.0 { share.layers / shares } else { 1.0 };
         parts.push(Part {
             rates,

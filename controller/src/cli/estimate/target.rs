@@ -58,8 +58,11 @@ pub(super) async fn find(
     }
     let host_memory = arguments.host.map(|size| size.0);
     if let Some(name) = &arguments.on {
-        let known = device_table::find(name).map_err(|error| Failure::usage(error.to_string()))?;
-        return Ok(Target { host_memory, ..on(arguments, known)? });
+        let cpu = arguments.backend == Some(Backend::Cpu);
+        let found = device_table::find_variant(name, cpu).map_err(|error| Failure::usage(error.to_string()))?;
+        let mut target = on(arguments, found.device)?;
+        target.notes.extend(found.note().map(|note| format!("{name:?} is {note}")));
+        return Ok(Target { host_memory, ..target });
     }
     if arguments.device.is_empty() {
         return this_cpu(command, host_memory).await;
