@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use cargo_metadata::MetadataCommand;
 
-const SHIM: [&str; 12] = [
+const SHIM: [&str; 13] = [
     "process.cpp",
     "phantom.cpp",
     "phantom_cuda.cpp",
@@ -23,6 +23,7 @@ const SHIM: [&str; 12] = [
     "quantize.cpp",
     "quality.cpp",
     "profile.cpp",
+    "trace.cpp",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
