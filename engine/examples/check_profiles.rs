@@ -12,8 +12,8 @@ use muster_engine::maker::ModelSpec;
 use muster_engine::profile::{DeviceShare, Needed, shipped};
 use muster_engine::reference;
 use muster_engine::worker::{
-    MakeRequest, Outputs, PhantomBackend, PhantomDevice, ProfileBackend, ProfileDepth, ProfileRequest, SizeOptions, SizeRequest, Weights, WorkerCommand, make_model,
-    profile, size,
+    MakeRequest, Outputs, PhantomBackend, PhantomDevice, ProfileBackend, ProfileDepth, ProfileRequest, SizeOptions,
+    SizeRequest, Weights, WorkerCommand, make_model, profile, size,
 };
 use muster_proto::{Bytes, ContextTokens, EngineSettings, FlashAttention, KvType};
 
@@ -28,7 +28,8 @@ fn main() -> ExitCode {
     let points = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(4);
     let filter = arguments.next();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(run(&backend, points, filter.as_deref()))) {
+    match runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(run(&backend, points, filter.as_deref())))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("check_profiles: {error}");
@@ -155,7 +156,8 @@ async fn run(backend: &str, points: u32, filter: Option<&str>) -> Result<(), Fai
 /// What workers that ended have computed (Linux).
 fn cpu_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<f64> = text.rsplit(')').next().unwrap_or("").split(' ').filter_map(|word| word.parse().ok()).collect();
+    let fields: Vec<f64> =
+        text.rsplit(')').next().unwrap_or("").split(' ').filter_map(|word| word.parse().ok()).collect();
     // After the state, which is no number: `cutime` and `cstime`, in hundredths.
     fields.get(12).copied().unwrap_or(0.0) / 100.0 + fields.get(13).copied().unwrap_or(0.0) / 100.0
 }

@@ -633,14 +633,7 @@ impl Model {
 
     /// What the allocator of compute buffers was asked for by the graph of the last [`reserve`](Self::reserve).
     pub fn trace(&mut self) -> Result<Vec<TraceEvent>, String> {
-        extern "C" fn on_trace(
-            user: *mut c_void,
-            kind: i32,
-            allocator: u32,
-            id: u32,
-            bytes: u64,
-            name: *const c_char,
-        ) {
+        extern "C" fn on_trace(user: *mut c_void, kind: i32, allocator: u32, id: u32, bytes: u64, name: *const c_char) {
             // SAFETY: `user` is the `&mut Vec` of the call below, and the shim calls back only during that call and on its
             // thread; `name` ends with a zero.
             let (all, name) = unsafe { (&mut *user.cast::<Vec<TraceEvent>>(), CStr::from_ptr(name)) };

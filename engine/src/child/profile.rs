@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::jobs::{DryRun, check_header, path_of, settings_of};
 use super::outbox::Outbox;
-use crate::ffi;
 use super::trace::{Learnt, Recorder};
+use crate::ffi;
 use crate::profile::shape::{Rules, Shape, Wanted};
 use crate::profile::survey::{
     Attention, BlockCache, BlockWeights, Cache, Layout, Placed, Survey, Traces, Weights, runs, unrolled,
@@ -18,9 +18,11 @@ const GOOD: f64 = 1e-3;
 /// Rounds of checking at points that were not used, and of learning from them where one was missed.
 const ROUNDS: u32 = 3;
 /// Points in a round.
-const CHECKS: u32 = 6;
-/// More points near one whose order was met too seldom.
-const NEIGHBOURS: u32 = 4;
+const CHECKS: u32 = 5;
+/// Records that an order wants before its sizes are certain, and more points near one that was met less often. Where a model
+/// lies on a GPU only in part, most sizes are known from the whole.
+const ENOUGH: (usize, u32) = (5, 4);
+const ENOUGH_OF_PARTS: (usize, u32) = (3, 2);
 
 pub fn run(request: &wire::Profile, id: u64, outbox: &Outbox) -> Result<Reply, String> {
     let path = path_of(&request.path);
@@ -38,18 +40,17 @@ pub fn run(request: &wire::Profile, id: u64, outbox: &Outbox) -> Result<Reply, S
         };
         ffi::register_phantoms(&(0..devices).map(phantom).collect::<Vec<_>>(), false)?;
     }
-    let mut surveyor =
-        Surveyor {
-            path,
-            devices,
-            depth: request.depth,
-            f16_only: request.f16_only,
-            survey: None,
-            random: 1,
-            names: Vec::new(),
-            kinds: Vec::new(),
-            copies: Vec::new(),
-        };
+    let mut surveyor = Surveyor {
+        path,
+        devices,
+        depth: request.depth,
+        f16_only: request.f16_only,
+        survey: None,
+        random: 1,
+        names: Vec::new(),
+        kinds: Vec::new(),
+        copies: Vec::new(),
+    };
     let survey = surveyor.survey(&mut |share| {
         outbox.progress(id, share, "sizing");
     })?;
@@ -166,6 +167,7 @@ impl Surveyor {
             weights: Weights::default(),
             cache: Cache::default(),
             placed: Vec::new(),
+            period: 1,
             traces: Traces::default(),
             worst: 0.0,
             asked: 0,
@@ -175,6 +177,9 @@ impl Surveyor {
         let moe = whole.blocks.iter().any(|block| block.tensors.keys().any(|name| is_expert(name)));
         let cache = cache(&mut first, rules, blocks, possible)?;
         self.names = whole.names();
+        if let Some(survey) = &mut self.survey {
+            survey.period = period(&whole, &cache);
+        }
         let (mut alone, mut least) = (None, None);
         let weights = if self.devices == 1 {
             let (mut opened_alone, mut opened_least) = (self.open(true, None, 0)?, self.open(false, Some(1), 0)?);
@@ -201,7 +206,7 @@ impl Surveyor {
 
         let mut layouts = Vec::new();
         if self.depth > 1 && self.devices > 0 {
-            layouts.extend(parts(blocks, period(&whole, &cache), self.devices).into_iter().map(Layout::Part));
+            layouts.extend(parts(&whole, &cache, self.devices).into_iter().map(Layout::Part));
             if moe {
                 let mut experts = vec![blocks];
                 if blocks > 8 && self.devices == 1 {
@@ -253,15 +258,16 @@ impl Surveyor {
     ) -> Result<Choice, String> {
         let train = self.survey.as_ref().ok_or("no survey")?.context_train;
         let mut recorder = Recorder::new(&self.names);
-        for wanted in design(train) {
+        for wanted in design(train).into_iter().filter(|(_, of_parts)| thorough || *of_parts).map(|(wanted, _)| wanted)
+        {
             self.record(opened, attention, &wanted, &mut recorder)?;
         }
-        let mut learnt = self.learn(opened, attention, &mut recorder)?;
+        let mut learnt = self.learn(opened, attention, thorough, &mut recorder)?;
         let mut worst = 0.0;
         for _ in 0..ROUNDS {
             worst = 0.0;
             let mut missed = 0;
-            for _ in 0..if thorough { CHECKS } else { CHECKS / 2 } {
+            for _ in 0..if thorough { CHECKS } else { 1 } {
                 let wanted = self.somewhere(train);
                 self.record(opened, attention, &wanted, &mut recorder)?;
                 let miss = recorder.miss_of_last(&learnt, &self.kinds, &self.copies);
@@ -273,7 +279,7 @@ impl Surveyor {
             if missed == 0 {
                 break;
             }
-            learnt = self.learn(opened, attention, &mut recorder)?;
+            learnt = self.learn(opened, attention, thorough, &mut recorder)?;
         }
         let survey = self.survey.as_mut().ok_or("no survey")?;
         survey.worst = survey.worst.max(worst);
@@ -288,16 +294,18 @@ impl Surveyor {
         &mut self,
         opened: &mut Opened,
         attention: Attention,
+        thorough: bool,
         recorder: &mut Recorder,
     ) -> Result<Learnt, String> {
-        for wanted in recorder.seldom() {
-            for step in 1..=NEIGHBOURS {
+        let (enough, neighbours) = if thorough { ENOUGH } else { ENOUGH_OF_PARTS };
+        for wanted in recorder.seldom(enough) {
+            for step in 1..=neighbours {
                 let less = |number: u32, by: u32| (number - number * by * step / 100).max(1);
                 let near = Wanted { context: less(wanted.context, 6), ubatch: less(wanted.ubatch, 5), ..wanted };
                 self.record(opened, attention, &near, recorder)?;
             }
         }
-        Ok(recorder.learn())
+        Ok(recorder.learn(self.survey.as_ref().map_or(&[], |survey| survey.traces.sizes())))
     }
 
     fn record(
@@ -342,24 +350,24 @@ fn longest(train: u32) -> u32 {
     train.clamp(2048, 262_144)
 }
 
-/// Where llama.cpp is asked: short and long contexts, one sequence and several in both kinds of cache, each with two sizes of
-/// micro-batch and of logits. Numbers that are no multiples of each other tell products apart. Contexts that follow each
-/// other share their cache.
-fn design(train: u32) -> Vec<Wanted> {
+/// Where llama.cpp is asked, and whether for parts as well: short and long contexts, one sequence and several in both kinds of
+/// cache, each with two sizes of micro-batch and of logits. Numbers that are no multiples of each other tell products apart.
+/// Contexts that follow each other share their cache.
+fn design(train: u32) -> Vec<(Wanted, bool)> {
     let long = longest(train);
     let mut all = Vec::new();
-    for (context, parallel, unified, ubatches) in [
-        (512, 1, false, [512, 200]),
-        (3328.min(long), 1, false, [2048, 333]),
-        (long, 1, false, [96, 2048]),
-        (1280, 3, false, [777, 1536]),
-        (2048, 4, false, [512, 1000]),
-        (768, 16, false, [640, 2048]),
-        (1792, 2, true, [444, 1300]),
-        (1024, 8, true, [2048, 136]),
+    for (context, parallel, unified, points) in [
+        (512, 1, false, [(512, true), (200, false)]),
+        (3328.min(long), 1, false, [(2048, false), (333, true)]),
+        (long, 1, false, [(2048, true), (96, false)]),
+        (1280, 3, false, [(777, true), (1536, false)]),
+        (768, 16, false, [(640, false), (2048, true)]),
+        (1792, 2, true, [(444, true), (1300, false)]),
+        (1024, 8, true, [(136, false), (2048, true)]),
     ] {
-        for (ubatch, all_outputs) in ubatches.into_iter().zip([false, true]) {
-            all.push(Wanted { context: context * parallel, parallel, unified, ubatch, all_outputs, ..PLAIN });
+        for ((ubatch, of_parts), all_outputs) in points.into_iter().zip([false, true]) {
+            let wanted = Wanted { context: context * parallel, parallel, unified, ubatch, all_outputs, ..PLAIN };
+            all.push((wanted, of_parts));
         }
     }
     all
@@ -415,25 +423,47 @@ impl Blocks {
     }
 }
 
-/// Numbers of layers on GPUs that are recorded: the fewest and the most, where each block counts, and some in the middle,
-/// from which those between follow.
-fn parts(blocks: u32, period: u32, devices: u32) -> Vec<u32> {
-    let middle = blocks / 2;
-    let mut all: BTreeSet<u32> = [1, 2, 3, blocks].into();
-    if devices == 1 {
-        all.extend([blocks.saturating_sub(1), blocks.saturating_sub(2)]);
+/// Numbers of layers on GPUs that are recorded: the fewest and the most, where each block counts. Those between follow, as the
+/// blocks of a period come more or less often.
+fn parts(whole: &Blocks, cache: &[[BlockCache; 4]], devices: u32) -> Vec<u32> {
+    let blocks = u32::try_from(whole.blocks.len()).unwrap_or(0);
+    if devices > 1 {
+        return [1, 2, blocks / 2, blocks].into_iter().filter(|layers| (1..=blocks).contains(layers)).collect();
     }
-    all.extend((0..period).map(|step| middle + step));
+    let period = period(whole, cache);
+    let mut all: BTreeSet<u32> =
+        (1..=(period + 1).max(4)).chain(blocks.saturating_sub(period.max(3))..=blocks).collect();
+    all.extend((0..period).map(|step| blocks / 2 + step));
+    // The first and the second block of a kind that begins late, from either end.
+    let (mut first, mut last) = (Vec::new(), Vec::new());
+    for index in 0..blocks / 3 {
+        let (low, high) = (kind_of(whole, cache, index), kind_of(whole, cache, blocks - 1 - index));
+        if !first.contains(&low) {
+            all.extend([blocks - index, (blocks - index).saturating_sub(1)]);
+            first.push(low);
+        }
+        if !last.contains(&high) {
+            all.extend([index + 2, index + 3]);
+            last.push(high);
+        }
+    }
     all.into_iter().filter(|layers| (1..=blocks).contains(layers)).collect()
 }
 
-/// After how many blocks their kinds come again, as a GPU sees them; 8 at most.
+/// A block as a graph sees it: its weights' names, and what it keeps.
+fn kind_of<'a>(whole: &'a Blocks, cache: &'a [[BlockCache; 4]], index: u32) -> (Vec<&'a String>, &'a [BlockCache; 4]) {
+    let index = index as usize;
+    (whole.blocks[index].tensors.keys().collect(), &cache[index])
+}
+
+/// After how many blocks their kinds come again; 8 at most.
 fn period(whole: &Blocks, cache: &[[BlockCache; 4]]) -> u32 {
-    let kind = |index: usize| (whole.blocks[index].tensors.keys().collect::<Vec<_>>(), &cache[index]);
-    let count = whole.blocks.len();
+    let kind = |index: u32| kind_of(whole, cache, index);
+    let count = u32::try_from(whole.blocks.len()).unwrap_or(0);
     // Models begin, and some end, with blocks of other kinds.
-    let repeats = |period: usize| (count / 4..count.saturating_sub(period + 2)).all(|i| kind(i) == kind(i + period));
-    (1..=8).find(|period| repeats(*period as usize)).unwrap_or(1)
+    let repeats =
+        |period: &u32| (count / 4..count.saturating_sub(period + 2)).all(|index| kind(index) == kind(index + period));
+    (1..=8).find(repeats).unwrap_or(1)
 }
 
 /// llama.cpp's pattern for the matrices of experts.

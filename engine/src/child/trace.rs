@@ -6,10 +6,7 @@ use crate::ffi::TraceEvent;
 use crate::profile::shape::Wanted;
 use crate::profile::sizes::{Features, Size};
 use crate::profile::survey::index_of;
-use crate::profile::trace::{Ask, Choice, Copies, Order, Place, folded, replay};
-
-/// Records that an order wants before its sizes are certain.
-const ENOUGH: usize = 5;
+use crate::profile::trace::{Ask, Choice, Copies, Order, Place, Reach, folded, replay};
 
 /// A step of a trace, without its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,20 +109,20 @@ impl Recorder {
         self.records.push(Record { wanted, features, steps, bytes, reserved });
     }
 
-    /// A place of each order that was met too seldom.
-    pub fn seldom(&self) -> Vec<Wanted> {
+    /// A place of each order that was met fewer times than `enough`.
+    pub fn seldom(&self, enough: usize) -> Vec<Wanted> {
         let of = |order: usize| self.records.iter().filter(move |record| record.steps == order);
-        let seldom = (0..self.orders.len()).filter(|order| of(*order).count() < ENOUGH);
+        let seldom = (0..self.orders.len()).filter(|order| of(*order).count() < enough);
         seldom.filter_map(|order| of(order).next().map(|record| record.wanted)).collect()
     }
 
-    /// What all records say.
-    pub fn learn(&self) -> Learnt {
+    /// What all records say, where these sizes are likely.
+    pub fn learn(&self, known: &[Size]) -> Learnt {
         let mut sizes = Vec::new();
         let mut traces = Vec::new();
         for (order, steps) in self.orders.iter().enumerate() {
             let records: Vec<&Record> = self.records.iter().filter(|record| record.steps == order).collect();
-            traces.push(learnt(steps, &records, &mut sizes));
+            traces.push(learnt(steps, &records, &mut sizes, known));
         }
         let known: Vec<(Features, u16)> = self
             .records
@@ -145,7 +142,7 @@ impl Recorder {
             copies.get(usize::from(kind)).and_then(|copies| copies.get(usize::from(name))).copied().unwrap_or(0)
         };
         let copies = Copies { kinds, bytes: &bytes };
-        let mine = replay(order, asks, &learnt.sizes, &self.places, &record.features, &copies, 0);
+        let mine = replay(order, asks, &learnt.sizes, &self.places, &record.features, &copies, Reach::default());
         let mut at = vec![0; record.reserved.len()];
         for ((place, _, _), bytes) in self.places.iter().zip(mine) {
             if let Some(at) = at.get_mut(usize::from(*place)) {
@@ -165,7 +162,7 @@ fn weight_of(name: &str) -> Option<(i32, &str)> {
     Some((block.parse().ok()?, name))
 }
 
-fn learnt(steps: &[Step], records: &[&Record], sizes: &mut Vec<Size>) -> (Order, Vec<Ask>) {
+fn learnt(steps: &[Step], records: &[&Record], sizes: &mut Vec<Size>, likely: &[Size]) -> (Order, Vec<Ask>) {
     let places: Vec<Features> = records.iter().map(|record| record.features).collect();
     let mut known: BTreeMap<Vec<u64>, u16> = BTreeMap::new();
     let mut asks: BTreeMap<Ask, u16> = BTreeMap::new();
@@ -176,7 +173,7 @@ fn learnt(steps: &[Step], records: &[&Record], sizes: &mut Vec<Size>) -> (Order,
     for (index, step) in steps.iter().enumerate() {
         let bytes: Vec<u64> = records.iter().map(|record| record.bytes[index]).collect();
         let mut size = |bytes: &Vec<u64>| {
-            *known.entry(bytes.clone()).or_insert_with(|| index_of(sizes, Size::of(&places, bytes).0))
+            *known.entry(bytes.clone()).or_insert_with(|| index_of(sizes, Size::of(&places, bytes, likely).0))
         };
         let ask = match *step {
             Step::Allocate(allocator, slot) => {

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use shape::{Shape, Wanted};
 use survey::{Attention, BlockCache, BlockWeights, Layout, Placed, Survey, unrolled};
-use trace::Copies;
+use trace::{Copies, Further, Reach};
 
 /// What one artifact takes in memory on one kind of device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -293,17 +293,26 @@ impl SizingProfile {
         };
         let copies = Copies { kinds: &kinds, bytes: &bytes };
         for layouts in layouts {
-            let possible = |(placed, further): &(&Placed, i64)| {
-                let choice = placed.choices[attention.index()].as_ref()?;
-                Some((*further, choice.trace(&features)))
+            let found = layouts.iter().find_map(|(placed, further)| {
+                let trace = placed.choices[attention.index()].as_ref()?.trace(&features);
+                let blocks = i64::from(survey.blocks);
+                let on_device = match placed.layout {
+                    Layout::Part(layers) => i64::from(layers) - 1,
+                    Layout::Experts(experts) => blocks - i64::from(experts),
+                    Layout::Host | Layout::Whole => blocks,
+                };
+                let further = Further { on_host: *further, on_device, period: i64::from(survey.period) };
+                Some((*placed, trace, survey.traces.reach(trace, further)?))
+            });
+            let (placed, trace, reach) = match found {
+                Some(found) => found,
+                // Where no trace reaches, the nearest, as it is.
+                None => {
+                    let trace = layouts[0].0.choices[attention.index()].as_ref()?.trace(&features);
+                    (layouts[0].0, trace, Reach::default())
+                }
             };
-            let chosen = layouts
-                .iter()
-                .find(|layout| possible(layout).is_some_and(|(further, trace)| survey.traces.reaches(trace, further)));
-            // Where no trace reaches, the nearest, as it is.
-            let (placed, further) = chosen.map_or_else(|| (layouts[0].0, 0), |chosen| *chosen);
-            let trace = placed.choices[attention.index()].as_ref()?.trace(&features);
-            let bytes = survey.traces.bytes(trace, &placed.places, &features, &copies, further);
+            let bytes = survey.traces.bytes(trace, &placed.places, &features, &copies, reach);
             let at = |wanted: usize| -> Bytes {
                 let here = placed.places.iter().zip(&bytes).filter(|((place, _, _), _)| usize::from(*place) == wanted);
                 Bytes::new(here.map(|(_, bytes)| bytes).sum())
@@ -365,6 +374,41 @@ impl SizingProfile {
             }
         }
         Ok(None)
+    }
+}
+
+/// What a model takes at each of some contexts: for whoever asks the same of many machines.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContextLadder {
+    /// Context, bytes on the device, bytes on the host; rising.
+    steps: Vec<(ContextTokens, Bytes, Bytes)>,
+}
+
+impl ContextLadder {
+    /// For one device, or none, and contexts of each sequence; those that are longer than the model was trained for, or that
+    /// llama.cpp does not make, are left out.
+    pub fn new(profile: &SizingProfile, settings: &EngineSettings, needed: &Needed<'_>, contexts: &[u32]) -> Self {
+        let step = |context: u32| {
+            let settings = EngineSettings { context: ContextTokens::new(context), ..settings.clone() };
+            let need = profile.need(&settings, needed).ok()?;
+            let device = need.devices.first().map_or(Bytes::ZERO, DeviceMemory::total);
+            Some((ContextTokens::new(context), device, need.host.total()))
+        };
+        let mut wanted: Vec<u32> =
+            contexts.iter().copied().filter(|context| *context <= profile.context_train()).collect();
+        wanted.sort_unstable();
+        Self { steps: wanted.into_iter().filter_map(step).collect() }
+    }
+
+    /// The longest of the contexts that takes no more than `free` on the device and `host` beside it.
+    pub fn largest(&self, free: Bytes, host: Bytes) -> Option<ContextTokens> {
+        let fitting = self.steps.partition_point(|(_, device, beside)| *device <= free && *beside <= host);
+        fitting.checked_sub(1).map(|index| self.steps[index].0)
+    }
+
+    /// Context, bytes on the device and bytes on the host of each step, rising.
+    pub fn steps(&self) -> &[(ContextTokens, Bytes, Bytes)] {
+        &self.steps
     }
 }
 

@@ -8,13 +8,19 @@ use serde::{Deserialize, Serialize};
 use super::shape::{Rules, Shape};
 
 /// How many products there are.
-pub const FEATURES: usize = 22;
+pub const FEATURES: usize = 26;
+
+/// Products that are tried together where fewer explain nothing: scratch of flash attention on Metal, for all cells and for
+/// those of a window.
+const TOGETHER: [&[usize]; 3] = [&[1, 22, 23, 5, 12], &[1, 22, 24, 7, 12], &[1, 8, 9, 12, 0]];
+/// A backend that rounds within a size misses a sum of products by less.
+const ROUNDED: f64 = 100.0;
 
 /// The products, by [`Shape::features`].
 pub type Features = [f64; FEATURES];
 
 /// Places of products that a [`Choice`](super::trace::Choice) may ask for: numbers of their own.
-pub const DECIDING: [usize; 11] = [3, 12, 1, 15, 10, 13, 4, 5, 6, 2, 21];
+pub const DECIDING: [usize; 12] = [3, 12, 1, 15, 25, 10, 13, 4, 5, 6, 2, 21];
 
 #[allow(clippy::cast_precision_loss, reason = "numbers of tokens and cells, and products far below 2^53")]
 impl Shape {
@@ -50,6 +56,10 @@ impl Shape {
             sequences * sequences,
             outputs * sequences,
             outputs / tokens.max(1.0),
+            streams * number((self.tokens / self.streams.max(1)).min(32)),
+            streams * number((self.tokens / self.streams.max(1)).next_multiple_of(8)) * cells,
+            streams * number((self.tokens / self.streams.max(1)).next_multiple_of(8)) * window,
+            number(self.tokens / self.streams.max(1)),
         ]
     }
 }
@@ -67,40 +77,55 @@ impl Size {
         bytes
     }
 
-    /// The fewest products that explain the bytes at these places, and by how many bytes they miss the worst.
-    pub fn of(places: &[Features], bytes: &[u64]) -> (Self, f64) {
+    /// The fewest products that explain the bytes at these places, or a size that is known already, and by how many bytes
+    /// they miss the worst.
+    pub fn of(places: &[Features], bytes: &[u64], known: &[Self]) -> (Self, f64) {
         if bytes.iter().all(|size| *size == bytes[0]) {
             #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
             return (Self(vec![(0, bytes[0] as f64)]), 0.0);
         }
         let mut best = (Self::default(), f64::INFINITY);
-        // The last one is for decisions alone.
-        let products: Vec<usize> = (0..FEATURES - 1).collect();
-        let mut attempt = |chosen: &[usize]| {
+        // Those behind are for decisions, or come together.
+        let products: Vec<usize> = (0..21).collect();
+        let attempt = |best: &mut (Self, f64), chosen: &[usize]| {
             let Some(found) = solved(places, bytes, chosen) else { return false };
             let miss = found.miss(places, bytes);
             if miss < best.1 * 0.5 {
-                best = (found, miss);
+                *best = (found, miss);
             }
             miss < 0.5
         };
         let more = places.len();
         for a in &products {
-            if attempt(&[*a]) {
+            if attempt(&mut best, &[*a]) {
                 return best;
             }
         }
+        if let Some(known) = known.iter().find(|known| known.miss(places, bytes) < ROUNDED) {
+            return (known.clone(), 0.0);
+        }
         for a in &products {
             for b in products.iter().filter(|b| *b > a && more > 2) {
-                if attempt(&[*a, *b]) {
+                if attempt(&mut best, &[*a, *b]) {
                     return best;
                 }
             }
         }
+        for together in TOGETHER {
+            if more > together.len()
+                && solved(places, bytes, together).is_some_and(|size| size.miss(places, bytes) < ROUNDED)
+            {
+                attempt(&mut best, together);
+                return best;
+            }
+        }
+        if best.1 < ROUNDED {
+            return best;
+        }
         for a in &products {
             for b in products.iter().filter(|b| *b > a && more > 3) {
                 for c in products.iter().filter(|c| *c > b) {
-                    if attempt(&[*a, *b, *c]) {
+                    if attempt(&mut best, &[*a, *b, *c]) {
                         return best;
                     }
                 }
@@ -116,40 +141,60 @@ impl Size {
     }
 }
 
+/// Products at most at once.
+const MOST: usize = 5;
+
 /// The least squares of shares, rounded to eighths where that is as good.
 fn solved(places: &[Features], bytes: &[u64], chosen: &[usize]) -> Option<Size> {
     let count = chosen.len();
-    let mut matrix = [[0.0_f64; 4]; 3];
-    for (place, size) in places.iter().zip(bytes) {
-        #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
-        let size = (*size as f64).max(1.0);
+    let mut matrix = [[0.0_f64; MOST + 1]; MOST];
+    // Each product by its own length, so that the numbers are near 1.
+    let mut scale = [0.0_f64; MOST];
+    #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
+    let sizes: Vec<f64> = bytes.iter().map(|size| (*size as f64).max(1.0)).collect();
+    for (scale, product) in scale.iter_mut().zip(chosen) {
+        *scale = places.iter().zip(&sizes).map(|(place, size)| (place[*product] / size).powi(2)).sum::<f64>().sqrt();
+    }
+    if scale[..count].contains(&0.0) {
+        return None;
+    }
+    for (place, size) in places.iter().zip(&sizes) {
         for i in 0..count {
-            let left = place[chosen[i]] / size;
+            let left = place[chosen[i]] / size / scale[i];
             for j in 0..count {
-                matrix[i][j] += left * place[chosen[j]] / size;
+                matrix[i][j] += left * place[chosen[j]] / size / scale[j];
             }
             matrix[i][count] += left;
         }
     }
-    for i in 0..count {
-        let pivot = (i..count).max_by(|a, b| matrix[*a][i].abs().total_cmp(&matrix[*b][i].abs()))?;
-        matrix.swap(i, pivot);
-        let line = matrix[i];
-        if line[i].abs() < 1e-18 {
-            return None;
+    let mut used = [false; MOST];
+    let mut row_of = [None; MOST];
+    for column in 0..count {
+        let rows = (0..count).filter(|row| !used[*row]);
+        let row = rows.max_by(|a, b| matrix[*a][column].abs().total_cmp(&matrix[*b][column].abs()))?;
+        // What others say already adds nothing.
+        if matrix[row][column].abs() < 1e-11 {
+            continue;
         }
-        for (other, row) in matrix.iter_mut().enumerate().take(count) {
-            if other != i {
-                let factor = row[i] / line[i];
-                for (value, of_line) in row.iter_mut().zip(line).take(count + 1) {
+        used[row] = true;
+        row_of[column] = Some(row);
+        let line = matrix[row];
+        for (other, values) in matrix.iter_mut().enumerate().take(count) {
+            if other != row {
+                let factor = values[column] / line[column];
+                for (value, of_line) in values.iter_mut().zip(line).take(count + 1) {
                     *value -= factor * of_line;
                 }
             }
         }
     }
-    let factors: Vec<f64> = (0..count).map(|i| matrix[i][count] / matrix[i][i]).collect();
+    let factor = |column: usize| {
+        row_of[column].map_or(0.0, |row: usize| matrix[row][count] / matrix[row][column] / scale[column])
+    };
+    let factors: Vec<f64> = (0..count).map(factor).collect();
     let of = |round: &dyn Fn(f64) -> f64| {
-        Size(chosen.iter().zip(&factors).map(|(product, factor)| (*product as u8, round(*factor))).collect())
+        let of_product = |product: &usize| u8::try_from(*product).unwrap_or(0);
+        Size(chosen.iter().map(of_product).zip(factors.iter().map(|factor| round(*factor))).collect())
     };
     let rounded = of(&|factor| (factor * 8.0).round() / 8.0);
     if rounded.miss(places, bytes) < 0.5 {
@@ -180,7 +225,7 @@ mod tests {
             .collect();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
         let sizes = |size: &dyn Fn(&Features) -> f64| places.iter().map(|x| size(x) as u64).collect::<Vec<_>>();
-        assert_eq!(Size::of(&places, &sizes(&|x| x[4] * 2.0)).0, Size(vec![(4, 2.0)]));
-        assert_eq!(Size::of(&places, &sizes(&|x| x[1] * 40.0 + 512.0)).0, Size(vec![(0, 512.0), (1, 40.0)]));
+        assert_eq!(Size::of(&places, &sizes(&|x| x[4] * 2.0), &[]).0, Size(vec![(4, 2.0)]));
+        assert_eq!(Size::of(&places, &sizes(&|x| x[1] * 40.0 + 512.0), &[]).0, Size(vec![(0, 512.0), (1, 40.0)]));
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::shape::Rules;
 use super::sizes::{Features, Size};
-use super::trace::{Ask, Choice, Copies, Order, Place, Trace, loop_of_weights, replay};
+use super::trace::{Ask, Choice, Copies, Further, Order, Place, Reach, Trace, reach, replay};
 
 /// Type of the KV cache and flash attention: the combinations that llama.cpp takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,24 +95,28 @@ impl Traces {
         other.traces.iter().map(|trace| self.add(&order(trace), &trace.asks, &other.sizes)).collect()
     }
 
-    /// What each allocator takes, where so many more blocks than in the trace have weights on the host.
+    /// What each allocator takes.
     pub fn bytes(
         &self,
         trace: u16,
         places: &[Place],
         features: &Features,
         copies: &Copies<'_>,
-        further: i64,
+        reach: Reach,
     ) -> Vec<u64> {
         let Some((order, trace)) = self.trace(trace) else { return Vec::new() };
-        replay(order, &trace.asks, &self.sizes, places, features, copies, further)
+        replay(order, &trace.asks, &self.sizes, places, features, copies, reach)
     }
 
-    /// Whether a trace holds where so many more blocks have weights on the host.
-    pub fn reaches(&self, trace: u16, further: i64) -> bool {
-        let Some((order, trace)) = self.trace(trace) else { return false };
-        let Some((step, rounds)) = loop_of_weights(order, &trace.asks) else { return further == 0 };
-        further % step == 0 && rounds + further / step >= 1
+    /// Whether and how a trace holds for other layers.
+    pub fn reach(&self, trace: u16, further: Further) -> Option<Reach> {
+        let (order, trace) = self.trace(trace)?;
+        reach(order, &trace.asks, further)
+    }
+
+    /// The different sizes.
+    pub fn sizes(&self) -> &[Size] {
+        &self.sizes
     }
 
     fn trace(&self, trace: u16) -> Option<(&Order, &Trace)> {
@@ -194,12 +198,21 @@ pub struct Survey {
     pub cache: Cache,
     /// Compute buffers by layout.
     pub placed: Vec<Placed>,
+    /// After how many blocks their kinds come again.
+    pub period: u32,
     /// Their traces.
     pub traces: Traces,
     /// The worst miss at a point that no curve was made from, as a share.
     pub worst: f64,
     /// How often llama.cpp was asked.
     pub asked: u32,
+}
+
+impl Survey {
+    /// The same of another quantization.
+    pub fn with_weights(self, weights: Weights) -> Self {
+        Self { weights, ..self }
+    }
 }
 
 /// Runs of equal things, and the list of different ones.

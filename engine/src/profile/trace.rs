@@ -123,8 +123,11 @@ pub fn folded(codes: &[u16]) -> Order {
             if codes[at] != codes[at + length] {
                 continue;
             }
-            let rounds =
-                1 + codes[at..].chunks_exact(length).skip(1).take_while(|next| **next == codes[at..at + length]).count();
+            let rounds = 1 + codes[at..]
+                .chunks_exact(length)
+                .skip(1)
+                .take_while(|next| **next == codes[at..at + length])
+                .count();
             let saved = (rounds - 1) * length;
             // A later beginning of the same loop saves as much: the first is taken, and the shortest.
             if rounds > 1 && saved > best.0 && saved > 6 {
@@ -170,7 +173,7 @@ pub fn replay(
     places: &[Place],
     features: &Features,
     copies: &Copies<'_>,
-    further: i64,
+    reach: Reach,
 ) -> Vec<u64> {
     let mut run = Run {
         asks,
@@ -191,7 +194,6 @@ pub fn replay(
         copies,
     };
     let mut at = 0;
-    let mut further = further;
     while at < order.len() {
         if order[at] != 0 || at + 2 >= order.len() {
             run.ask(order[at]);
@@ -200,35 +202,77 @@ pub fn replay(
         }
         let (rounds, length) = (i64::from(order[at + 1]), usize::from(order[at + 2]));
         let body = &order[(at + 3).min(order.len())..(at + 3 + length).min(order.len())];
+        let more: i64 = [reach.host, reach.device]
+            .into_iter()
+            .flatten()
+            .filter(|(here, _)| *here == at)
+            .map(|(_, more)| more)
+            .sum();
         at += 3 + length;
         let step = run.step(body);
-        let mut rounds = rounds;
-        if step > 0 && further != 0 && further % step == 0 {
-            rounds = (rounds + further / step).max(0);
-            further = 0;
-        }
-        run.rounds(body, rounds, step);
+        run.rounds(body, rounds + more, step);
     }
     run.state.allocators.iter().map(Allocator::bytes).collect()
 }
 
-/// By how many blocks the rounds of the first loop over weights go on, and how many rounds there are.
-pub fn loop_of_weights(order: &Order, asks: &[Ask]) -> Option<(i64, i64)> {
+/// How a trace holds for another number of layers: where loops begin in its order, and how many rounds more they have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    host: Option<(usize, i64)>,
+    device: Option<(usize, i64)>,
+}
+
+/// How far layers are from those of a trace.
+#[derive(Clone, Copy, Debug)]
+pub struct Further {
+    /// So many more blocks have weights on the host.
+    pub on_host: i64,
+    /// Of the trace: blocks that lie on the device.
+    pub on_device: i64,
+    /// After so many blocks their kinds come again.
+    pub period: i64,
+}
+
+/// Whether and how a trace holds there: its loops are over whole periods, and none has fewer rounds than none.
+pub fn reach(order: &Order, asks: &[Ask], further: Further) -> Option<Reach> {
+    if further.on_host == 0 {
+        return Some(Reach::default());
+    }
+    let period = further.period.max(1);
+    let mut loops = Vec::new();
     let mut at = 0;
     while at < order.len() {
         if order[at] != 0 || at + 2 >= order.len() {
             at += 1;
             continue;
         }
-        let length = usize::from(order[at + 2]);
+        let (rounds, length) = (i64::from(order[at + 1]), usize::from(order[at + 2]));
         let body = &order[(at + 3).min(order.len())..(at + 3 + length).min(order.len())];
-        let step = step(asks, body);
-        if step > 0 {
-            return Some((step, i64::from(order[at + 1])));
-        }
+        loops.push((at, rounds, length, step(asks, body)));
         at += 3 + length;
     }
-    None
+    let more = further.on_host;
+    let holds = |(_, rounds, _, step): &&(usize, i64, usize, i64)| {
+        *step > 0 && step % period == 0 && more % step == 0 && rounds + more / step >= 0
+    };
+    let host = loops.iter().find(holds)?;
+    // Of what is on the device only, the longest: it is over blocks where its rounds explain nearly all of them.
+    let blocks = |rounds: i64| {
+        let each = (further.on_device / period + (rounds + 1) / 2) / (rounds + 1) * period;
+        let left = further.on_device - rounds * each;
+        (each > 0 && (0..4 * each).contains(&left)).then_some(each)
+    };
+    let device = loops
+        .iter()
+        .filter(|(at, _, _, step)| at > &host.0 && *step == 0)
+        .filter_map(|(at, rounds, length, _)| Some((*at, *rounds, *length, blocks(*rounds)?)))
+        .max_by_key(|(_, rounds, length, _)| *length * usize::try_from(*rounds).unwrap_or(0));
+    let device = match device {
+        Some((at, rounds, _, each)) if more % each == 0 && rounds - more / each >= 0 => Some((at, -more / each)),
+        Some(_) => return None,
+        None => None,
+    };
+    Some(Reach { host: Some((host.0, more / host.3)), device })
 }
 
 fn step(asks: &[Ask], body: &[u16]) -> i64 {
