@@ -7,6 +7,7 @@
 //! end the share of figures within it, for logits of one row a sequence and of whole micro-batches.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use muster_engine::maker::ModelSpec;
 use muster_engine::profile::{DeviceShare, Needed, shipped};
@@ -49,6 +50,7 @@ async fn run(backend: &str, points: u32, filter: Option<&str>) -> Result<(), Fai
     };
     let gpu = DeviceShare::only("GPU0");
     let mut random = Random(11);
+    let mut arithmetic = Vec::new();
     let mut misses: [Vec<f64>; 4] = std::array::from_fn(|_| Vec::new());
     for model in reference::all().iter().filter(|model| filter.is_none_or(|part| model.id.contains(part))) {
         let quantization = model.default_quantization();
@@ -59,7 +61,7 @@ async fn run(backend: &str, points: u32, filter: Option<&str>) -> Result<(), Fai
         let profile = if filter.is_some() {
             let kind = ProfileBackend { backend: kind, capability: None };
             let request = ProfileRequest { path: path.clone(), backend: Some(kind), depth: ProfileDepth::Parts };
-            let (before, start) = (cpu_seconds(), std::time::Instant::now());
+            let (before, start) = (cpu_seconds(), Instant::now());
             let made = profile(&command, request, |_| ()).await?;
             println!(
                 "{}: {} bytes, {} dry runs, {:.2} s of CPU, {:.2} s, worst {:.5}",
@@ -110,7 +112,9 @@ async fn run(backend: &str, points: u32, filter: Option<&str>) -> Result<(), Fai
             };
             let needed = Needed { devices, ..needed };
             // Where llama.cpp makes no such context the profile says so.
+            let start = Instant::now();
             let Ok(mine) = profile.need(&settings, &needed) else { continue };
+            arithmetic.push(start.elapsed().as_secs_f64() * 1e6);
             let request = SizeRequest {
                 path: path.clone(),
                 settings: settings.clone(),
@@ -132,6 +136,9 @@ async fn run(backend: &str, points: u32, filter: Option<&str>) -> Result<(), Fai
             }
         }
     }
+    arithmetic.sort_by(f64::total_cmp);
+    let median = arithmetic.get(arithmetic.len() / 2).copied().unwrap_or(0.0);
+    println!("a need takes {median:.1} µs of arithmetic at the median");
     for (misses, name) in misses.iter_mut().zip([
         "one row a sequence",
         "whole micro-batches",

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 
 namespace {
@@ -299,7 +300,13 @@ ms_model * ms_model_open(
         const auto layers = (uint32_t) llama_model_n_layer(opened->model) + 1; // the output counts as one
         const bool has_gpu = llama_model_n_devices(opened->model) > 0;
         opened->gpu_layers = !has_gpu ? 0 : params.model.n_gpu_layers < 0 ? layers : std::min(layers, (uint32_t) params.model.n_gpu_layers);
-        opened->context    = llama_init_from_model(opened->model, params.context);
+        {
+            std::optional<ms_without_host_memory> counted;
+            if (settings.no_alloc) {
+                counted.emplace();
+            }
+            opened->context = llama_init_from_model(opened->model, params.context);
+        }
         if (!opened->context) {
             throw failed("llama.cpp did not make a context and said no reason");
         }

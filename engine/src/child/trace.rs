@@ -142,7 +142,8 @@ impl Recorder {
             copies.get(usize::from(kind)).and_then(|copies| copies.get(usize::from(name))).copied().unwrap_or(0)
         };
         let copies = Copies { kinds, bytes: &bytes };
-        let mine = replay(order, asks, &learnt.sizes, &self.places, &record.features, &copies, Reach::default());
+        let sizes: Vec<&Size> = learnt.sizes.iter().collect();
+        let mine = replay(order, asks, &sizes, &self.places, &record.features, &copies, Reach::default());
         let mut at = vec![0; record.reserved.len()];
         for ((place, _, _), bytes) in self.places.iter().zip(mine) {
             if let Some(at) = at.get_mut(usize::from(*place)) {

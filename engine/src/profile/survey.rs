@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::shape::Rules;
 use super::sizes::{Features, Size};
-use super::trace::{Ask, Choice, Copies, Further, Order, Place, Reach, Trace, reach, replay};
+use super::trace::{Ask, Asks, Choice, Copies, Further, Order, Place, Reach, Trace, reach, replay};
 
 /// Type of the KV cache and flash attention: the combinations that llama.cpp takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,35 +64,35 @@ pub struct Placed {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Traces {
     orders: Vec<Order>,
-    traces: Vec<Trace>,
+    asks: Vec<Asks>,
     sizes: Vec<Size>,
+    traces: Vec<Trace>,
 }
 
 impl Traces {
     /// Adds a trace whose sizes are of this list.
     pub fn add(&mut self, order: &Order, asks: &[Ask], sizes: &[Size]) -> u16 {
-        let asks = asks
-            .iter()
-            .map(|ask| {
-                let mut moved = |size: u16| {
-                    let size = sizes.get(usize::from(size)).cloned().unwrap_or_default();
-                    index_of(&mut self.sizes, size)
-                };
-                match *ask {
-                    Ask::Allocate(allocator, slot, size) => Ask::Allocate(allocator, slot, moved(size)),
-                    Ask::Shrink(slot, size) => Ask::Shrink(slot, moved(size)),
-                    other => other,
-                }
-            })
-            .collect();
-        let order = index_of(&mut self.orders, order.clone());
-        index_of(&mut self.traces, Trace { order, asks })
+        // Traces whose sizes alone differ have the same asks when each numbers its sizes for itself.
+        let mut mine: Vec<u16> = Vec::new();
+        let mut moved = |size: u16| {
+            let size = index_of(&mut self.sizes, sizes.get(usize::from(size)).cloned().unwrap_or_default());
+            index_of(&mut mine, size)
+        };
+        let asks = asks.iter().map(|ask| match *ask {
+            Ask::Allocate(allocator, slot, size) => Ask::Allocate(allocator, slot, moved(size)),
+            Ask::Shrink(slot, size) => Ask::Shrink(slot, moved(size)),
+            other => other,
+        });
+        let asks = Asks(asks.collect());
+        let trace = Trace(index_of(&mut self.orders, order.clone()), index_of(&mut self.asks, asks), mine);
+        index_of(&mut self.traces, trace)
     }
 
     /// Adds all of another list; says the new number of each trace.
     pub fn merge(&mut self, other: &Self) -> Vec<u16> {
-        let order = |trace: &Trace| other.orders.get(usize::from(trace.order)).cloned().unwrap_or_default();
-        other.traces.iter().map(|trace| self.add(&order(trace), &trace.asks, &other.sizes)).collect()
+        let all = (0..).zip(&other.traces).filter_map(|(trace, _)| other.trace(trace));
+        let owned = all.map(|(order, asks, sizes)| (order, asks, sizes.into_iter().cloned().collect::<Vec<_>>()));
+        owned.map(|(order, asks, sizes)| self.add(order, asks, &sizes)).collect()
     }
 
     /// What each allocator takes.
@@ -104,14 +104,14 @@ impl Traces {
         copies: &Copies<'_>,
         reach: Reach,
     ) -> Vec<u64> {
-        let Some((order, trace)) = self.trace(trace) else { return Vec::new() };
-        replay(order, &trace.asks, &self.sizes, places, features, copies, reach)
+        let Some((order, asks, sizes)) = self.trace(trace) else { return Vec::new() };
+        replay(order, asks, &sizes, places, features, copies, reach)
     }
 
     /// Whether and how a trace holds for other layers.
     pub fn reach(&self, trace: u16, further: Further) -> Option<Reach> {
-        let (order, trace) = self.trace(trace)?;
-        reach(order, &trace.asks, further)
+        let (order, asks, _) = self.trace(trace)?;
+        reach(order, asks, further)
     }
 
     /// The different sizes.
@@ -119,9 +119,10 @@ impl Traces {
         &self.sizes
     }
 
-    fn trace(&self, trace: u16) -> Option<(&Order, &Trace)> {
-        let trace = self.traces.get(usize::from(trace))?;
-        Some((self.orders.get(usize::from(trace.order))?, trace))
+    fn trace(&self, trace: u16) -> Option<(&Order, &[Ask], Vec<&Size>)> {
+        let Trace(order, asks, sizes) = self.traces.get(usize::from(trace))?;
+        let sizes = sizes.iter().filter_map(|size| self.sizes.get(usize::from(*size))).collect();
+        Some((self.orders.get(usize::from(*order))?, &self.asks.get(usize::from(*asks))?.0, sizes))
     }
 }
 

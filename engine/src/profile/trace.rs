@@ -10,35 +10,65 @@ use super::allocator::{Address, Allocator};
 use super::sizes::{Features, Size};
 
 /// What is asked of an allocator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Ask {
-    /// Room for a tensor: allocator, slot, size.
-    #[serde(rename = "a")]
+    /// Room for a tensor: allocator, slot, size of the trace's.
     Allocate(u8, u16, u16),
     /// Room for a copy of a weight: allocator, slot, name, and by how many blocks it is further on than the one before.
-    #[serde(rename = "w")]
     Weight(u8, u16, u16, i16),
     /// A slot's piece is free.
-    #[serde(rename = "f")]
     Free(u16),
     /// Of a slot's piece so much stays.
-    #[serde(rename = "s")]
     Shrink(u16, u16),
+}
+
+/// A list of asks, written as numbers: an ask's kind with its allocator, then what it has beside them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Vec<i32>", from = "Vec<i32>")]
+pub struct Asks(pub Vec<Ask>);
+
+impl From<Asks> for Vec<i32> {
+    fn from(Asks(asks): Asks) -> Self {
+        let numbers = |ask: Ask| match ask {
+            Ask::Allocate(allocator, slot, size) => vec![4 * i32::from(allocator), slot.into(), size.into()],
+            Ask::Weight(allocator, slot, name, further) => {
+                vec![4 * i32::from(allocator) + 1, slot.into(), name.into(), further.into()]
+            }
+            Ask::Free(slot) => vec![2, slot.into()],
+            Ask::Shrink(slot, size) => vec![3, slot.into(), size.into()],
+        };
+        asks.into_iter().flat_map(numbers).collect()
+    }
+}
+
+impl From<Vec<i32>> for Asks {
+    fn from(numbers: Vec<i32>) -> Self {
+        let mut rest = numbers.into_iter();
+        let mut asks = Vec::new();
+        while let Some(kind) = rest.next() {
+            let mut next = || rest.next().unwrap_or(0);
+            let small = |number: i32| u16::try_from(number).unwrap_or(0);
+            let allocator = u8::try_from(kind / 4).unwrap_or(0);
+            asks.push(match kind % 4 {
+                0 => Ask::Allocate(allocator, small(next()), small(next())),
+                1 => {
+                    let (slot, name) = (small(next()), small(next()));
+                    Ask::Weight(allocator, slot, name, i16::try_from(next()).unwrap_or(0))
+                }
+                2 => Ask::Free(small(next())),
+                _ => Ask::Shrink(small(next()), small(next())),
+            });
+        }
+        Self(asks)
+    }
 }
 
 /// The order of a trace, folded: numbers from 1 are asks; 0 begins a loop, with its rounds and its length after it.
 pub type Order = Vec<u16>;
 
-/// A trace.
+/// A trace: its order, its asks (each of a list), and the sizes that those name, of a list as well.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Trace {
-    /// Its order, of the list of them.
-    #[serde(rename = "o")]
-    pub order: u16,
-    /// What it asks.
-    #[serde(rename = "a")]
-    pub asks: Vec<Ask>,
-}
+pub struct Trace(pub u16, pub u16, pub Vec<u16>);
 
 /// Which trace a context has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -169,7 +199,7 @@ struct State {
 pub fn replay(
     order: &Order,
     asks: &[Ask],
-    sizes: &[Size],
+    sizes: &[&Size],
     places: &[Place],
     features: &Features,
     copies: &Copies<'_>,
