@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use muster_engine::maker::ModelSpec;
+use muster_engine::profile::shipped::ShippedProfiles;
 use muster_engine::profile::{ContextLadder, DeviceShare, NeedError, Needed, SizingProfile, shipped};
 use muster_engine::reference;
 use muster_engine::worker::{
@@ -158,9 +159,14 @@ async fn shipped_profiles_have_not_drifted() {
         let path = header(folder.path(), &format!("{model}:{quantization}")).await;
         let gpu = DeviceShare::only("CUDA0");
         let profile = shipped::find(model, quantization, "cuda").expect("it ships");
-        for (devices, context, parallel) in [(&gpu[..], 8192, 1), (&gpu[..], 32_768, 4), (&[][..], 4096, 1)] {
-            let settings =
-                EngineSettings { context: ContextTokens::new(context), parallel, ..EngineSettings::default() };
+        for (devices, context, parallel, gpu_layers) in [
+            (&gpu[..], 8192, 1, None),
+            (&gpu[..], 32_768, 4, None),
+            (&gpu[..], 8192, 1, Some(13)),
+            (&[][..], 4096, 1, None),
+        ] {
+            let context = ContextTokens::new(context);
+            let settings = EngineSettings { context, parallel, gpu_layers, ..EngineSettings::default() };
             let needed = Needed { devices, ..Needed::default() };
             let mine = profile.need(&settings, &needed).unwrap();
             let real = dry_run(&path, &settings, devices, false).await;
@@ -169,14 +175,14 @@ async fn shipped_profiles_have_not_drifted() {
     }
 }
 
-/// Of a backend that ships, all models do; CUDA does.
+/// All models, on all backends.
 #[test]
 fn every_reference_model_ships() {
-    let ships = |backend: &str| shipped::find("llama-3.1-8b", "Q4_K_M", backend).is_some();
-    assert!(ships("cuda"));
-    for (model, backend) in reference::all()
-        .iter()
-        .flat_map(|model| shipped::BACKENDS.into_iter().filter(|backend| ships(backend)).map(move |name| (model, name)))
+    let loaded = ShippedProfiles::load("vulkan");
+    assert_eq!(loaded.get("qwen3-4b", "Q6_K"), shipped::find("qwen3-4b", "Q6_K", "vulkan").as_ref());
+    assert!(loaded.iter().count() >= reference::all().len() * shipped::QUANTIZATIONS.len());
+    for (model, backend) in
+        reference::all().iter().flat_map(|model| shipped::BACKENDS.into_iter().map(move |name| (model, name)))
     {
         for quantization in shipped::QUANTIZATIONS {
             let profile = shipped::find(&model.id, quantization, backend);

@@ -150,6 +150,7 @@ impl Surveyor {
         Ok(Opened { model, places, host_only, gpu_layers, experts_on_host })
     }
 
+    #[allow(clippy::too_many_lines, reason = "one step after the other")]
     fn survey(&mut self, progress: &mut dyn FnMut(f32)) -> Result<Survey, String> {
         let mut first = self.open(self.devices == 0, None, 0)?;
         let facts = first.model.sizing_facts();

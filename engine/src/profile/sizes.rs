@@ -159,12 +159,12 @@ fn solved(places: &[Features], bytes: &[u64], chosen: &[usize]) -> Option<Size> 
         return None;
     }
     for (place, size) in places.iter().zip(&sizes) {
-        for i in 0..count {
+        for (i, row) in matrix.iter_mut().enumerate().take(count) {
             let left = place[chosen[i]] / size / scale[i];
-            for j in 0..count {
-                matrix[i][j] += left * place[chosen[j]] / size / scale[j];
+            for ((value, product), scale) in row.iter_mut().zip(chosen).zip(&scale) {
+                *value += left * place[*product] / size / scale;
             }
-            matrix[i][count] += left;
+            row[count] += left;
         }
     }
     let mut used = [false; MOST];

@@ -71,7 +71,7 @@ pub struct Traces {
 
 impl Traces {
     /// Adds a trace whose sizes are of this list.
-    pub fn add(&mut self, order: &Order, asks: &[Ask], sizes: &[Size]) -> u16 {
+    pub fn add(&mut self, order: &[u16], asks: &[Ask], sizes: &[Size]) -> u16 {
         // Traces whose sizes alone differ have the same asks when each numbers its sizes for itself.
         let mut mine: Vec<u16> = Vec::new();
         let mut moved = |size: u16| {
@@ -84,7 +84,7 @@ impl Traces {
             other => other,
         });
         let asks = Asks(asks.collect());
-        let trace = Trace(index_of(&mut self.orders, order.clone()), index_of(&mut self.asks, asks), mine);
+        let trace = Trace(index_of(&mut self.orders, order.to_vec()), index_of(&mut self.asks, asks), mine);
         index_of(&mut self.traces, trace)
     }
 

@@ -197,7 +197,7 @@ struct State {
 
 /// What each allocator takes.
 pub fn replay(
-    order: &Order,
+    order: &[u16],
     asks: &[Ask],
     sizes: &[&Size],
     places: &[Place],
@@ -264,7 +264,7 @@ pub struct Further {
 }
 
 /// Whether and how a trace holds there: its loops are over whole periods, and none has fewer rounds than none.
-pub fn reach(order: &Order, asks: &[Ask], further: Further) -> Option<Reach> {
+pub fn reach(order: &[u16], asks: &[Ask], further: Further) -> Option<Reach> {
     if further.on_host == 0 {
         return Some(Reach::default());
     }
