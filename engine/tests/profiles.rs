@@ -79,7 +79,7 @@ async fn dry_run(path: &Path, settings: &EngineSettings, devices: &[DeviceShare]
     size(&command(), request).await.unwrap().need
 }
 
-/// Weights and caches to the byte, all together within a share.
+/// Weights (but for those of models without a cache) and caches to the byte, all together within a share.
 fn assert_near(mine: &MemoryNeed, real: &MemoryNeed, share: f64, at: &str) {
     assert_eq!(mine.devices.len(), real.devices.len(), "{at}");
     let host = std::iter::once((&mine.host, &real.host));
@@ -90,7 +90,10 @@ fn assert_near(mine: &MemoryNeed, real: &MemoryNeed, share: f64, at: &str) {
     };
     let check = |(mine, real): (&DeviceMemory, &DeviceMemory)| {
         let name = &real.name;
-        assert_eq!((mine.model, mine.context), (real.model, real.context), "{name} at {at}");
+        assert_eq!(mine.context, real.context, "{name} at {at}");
+        // Models without a cache have norms of their embeddings, 3 KB that a profile counts to a device with some layers.
+        let slack = if real.context == Bytes::ZERO { 4096 } else { 0 };
+        assert!(mine.model.get().abs_diff(real.model.get()) <= slack, "{name}: {mine:?} is not {real:?} at {at}");
         assert!(near(mine.total(), real.total()), "{name}: {mine:?} is not {real:?} at {at}");
     };
     mine.devices.iter().zip(&real.devices).chain(host).for_each(check);
