@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use cargo_metadata::MetadataCommand;
 
-const SHIM: [&str; 14] = [
+const SHIM: [&str; 15] = [
     "process.cpp",
     "phantom.cpp",
     "phantom_cuda.cpp",
@@ -25,6 +25,7 @@ const SHIM: [&str; 14] = [
     "quantize.cpp",
     "quality.cpp",
     "profile.cpp",
+    "trace.cpp",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -190,8 +190,33 @@ const FIT: &[(&str, &[Piece])] = &[(
 const FIT_MEASURE: &[(&str, &[Piece])] =
     &[("common/fit.cpp", &[Block("static std::vector<llama_device_memory_data> common_get_device_memory_data_impl(")])];
 
-/// Writes `upstream_cuda.inc`, `upstream_metal.inc`, `upstream_vulkan.inc`, `upstream_buffers.inc`, `upstream_fit.inc` and
-/// `upstream_fit_measure.inc` into `out`.
+/// How the scheduler's graph gets its memory: what is allocated and freed, in which order, and what takes another's place.
+/// Sizing profiles record it (`shim/trace.cpp`).
+const ALLOCATION: &[(&str, &[Piece])] = &[
+    ("ggml/src/ggml-backend.cpp", &[Lines("#define GGML_SCHED_MAX_"), Block("struct ggml_backend_sched {")]),
+    (
+        "ggml/src/ggml-alloc.c",
+        &[
+            Lines("#define AT_PRINTF"),
+            Block("struct buffer_address {"),
+            Block("static size_t aligned_offset("),
+            Block("struct hash_node {"),
+        ],
+    ),
+];
+const ALLOCATION_ORDER: &[(&str, &[Piece])] = &[(
+    "ggml/src/ggml-alloc.c",
+    &[
+        Block("static bool ggml_gallocr_is_own("),
+        Block("static bool ggml_gallocr_is_allocated("),
+        Block("static void ggml_gallocr_allocate_node("),
+        Block("static void ggml_gallocr_free_node("),
+        Block("static int get_node_buffer_id("),
+        Block("static void ggml_gallocr_alloc_graph_impl("),
+    ],
+)];
+
+/// Writes one `upstream_NAME.inc` for each entry of `all` below into `out`.
 ///
 /// # Errors
 /// Names the piece that `sources` (the folder `llama.cpp`) does not have.
@@ -203,6 +228,8 @@ pub fn cut(sources: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
         ("buffers", BUFFERS),
         ("fit", FIT),
         ("fit_measure", FIT_MEASURE),
+        ("allocation", ALLOCATION),
+        ("allocation_order", ALLOCATION_ORDER),
     ];
     for (name, files) in all {
         let mut text = String::new();
@@ -215,7 +242,7 @@ pub fn cut(sources: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
             let lines: Vec<&str> = source.lines().collect();
             for piece in *pieces {
                 let found = find(&lines, piece).map_err(|what| {
-                    format!("llama.cpp's {file} has no {what} any more: see engine/build/upstream.rs and what includes upstream_{name}.inc")
+                    format!("llama.cpp's {file} has no {what} any more: see engine/build/upstream.rs and the file of engine/shim that includes upstream_{name}.inc")
                 })?;
                 for (first, piece_lines) in found {
                     writeln!(text, "#line {} \"{file}\"", first + 1)?;

@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <stdexcept>
 
 namespace {
@@ -310,7 +311,13 @@ ms_model * ms_model_open(
         if (settings.phantoms) {
             ms_phantoms_place_layers(pinned_layers(*opened->model, opened->gpu_layers));
         }
-        opened->context    = llama_init_from_model(opened->model, params.context);
+        {
+            std::optional<ms_without_host_memory> counted;
+            if (settings.no_alloc) {
+                counted.emplace();
+            }
+            opened->context = llama_init_from_model(opened->model, params.context);
+        }
         if (!opened->context) {
             throw failed("llama.cpp did not make a context and said no reason");
         }

@@ -312,6 +312,21 @@ bool ms_model_try(ms_model * model, const ms_settings * settings, bool * flash_a
 
 bool ms_model_tensors(ms_model * model, ms_on_tensor on_tensor, void * user, ms_error * error);
 
+// What the allocator of compute buffers is asked for, in order.
+enum ms_trace_kind {
+    MS_TRACE_PLACE     = 0, // an allocator: `id` is where (0 the host, else 1 + the device)
+    MS_TRACE_ALIGNMENT = 1, // of that allocator
+    MS_TRACE_MAXIMUM   = 2, // bytes of one of its buffers
+    MS_TRACE_ALLOCATE  = 3, // `bytes` for the new piece `id`; `name` is the tensor's
+    MS_TRACE_FREE      = 4, // piece `id`, all that is left of it
+    MS_TRACE_SHRINK    = 5, // another tensor takes the place of piece `id`, and needs so many bytes of it
+};
+
+typedef void (*ms_on_trace)(void * user, int32_t kind, uint32_t allocator, uint32_t id, uint64_t bytes, const char * name);
+
+// The trace of the graph of the last ms_model_reserve.
+bool ms_model_trace(ms_model * model, ms_on_trace on_trace, void * user, ms_error * error);
+
 // ---- making models -------------------------------------------------------------------------------------------------
 
 // A model of metadata alone: llama.cpp creates its tensors without data, optional ones too.

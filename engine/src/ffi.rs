@@ -93,6 +93,7 @@ mod raw {
 
     pub type Progress = extern "C" fn(fraction: f32, user: *mut c_void) -> bool;
     pub type OnTensor = extern "C" fn(user: *mut c_void, place: i32, name: *const c_char, bytes: u64);
+    pub type OnTrace = extern "C" fn(*mut c_void, i32, u32, u32, u64, *const c_char);
     pub type Difference = extern "C" fn(
         user: *mut c_void,
         content: *const c_char,
@@ -146,6 +147,7 @@ mod raw {
             error: *mut Error,
         ) -> bool;
         pub fn ms_model_tensors(model: *mut Model, on_tensor: OnTensor, user: *mut c_void, error: *mut Error) -> bool;
+        pub fn ms_model_trace(model: *mut Model, on_trace: OnTrace, user: *mut c_void, error: *mut Error) -> bool;
         pub fn ms_decode(model: *mut Model, tokens: *const super::BatchToken, count: usize) -> i32;
         pub fn ms_synchronize(model: *mut Model);
         pub fn ms_sequence_clear(model: *mut Model, sequence: i32);
@@ -361,6 +363,16 @@ pub struct TensorPlace {
     pub place: usize,
     pub name: String,
     pub bytes: u64,
+}
+
+/// One thing that the allocator of compute buffers is asked for; `shim.h` says what the fields mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceEvent {
+    pub kind: i32,
+    pub allocator: u32,
+    pub id: u32,
+    pub bytes: u64,
+    pub name: String,
 }
 
 /// What a chat asks for, all JSON.
@@ -627,6 +639,21 @@ impl Model {
         let mut error = raw::Error::new();
         // SAFETY: the model is open; `all` lives through the call and is of the type that `on_tensor` expects.
         let done = unsafe { raw::ms_model_tensors(self.0.as_ptr(), on_tensor, (&raw mut all).cast(), &raw mut error) };
+        if done { Ok(all) } else { Err(error.into_text()) }
+    }
+
+    /// What the allocator of compute buffers was asked for by the graph of the last [`reserve`](Self::reserve).
+    pub fn trace(&mut self) -> Result<Vec<TraceEvent>, String> {
+        extern "C" fn on_trace(user: *mut c_void, kind: i32, allocator: u32, id: u32, bytes: u64, name: *const c_char) {
+            // SAFETY: `user` is the `&mut Vec` of the call below, and the shim calls back only during that call and on its
+            // thread; `name` ends with a zero.
+            let (all, name) = unsafe { (&mut *user.cast::<Vec<TraceEvent>>(), CStr::from_ptr(name)) };
+            all.push(TraceEvent { kind, allocator, id, bytes, name: name.to_string_lossy().into_owned() });
+        }
+        let mut all: Vec<TraceEvent> = Vec::new();
+        let mut error = raw::Error::new();
+        // SAFETY: the model is open; `all` lives through the call and is of the type that `on_trace` expects.
+        let done = unsafe { raw::ms_model_trace(self.0.as_ptr(), on_trace, (&raw mut all).cast(), &raw mut error) };
         if done { Ok(all) } else { Err(error.into_text()) }
     }
 
