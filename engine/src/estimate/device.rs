@@ -152,7 +152,8 @@ fn backend_of(device: &Device) -> PhantomBackend {
     }
 }
 
-/// The GPUs that llama.cpp would use on a machine, with the memory that is free on them now: discrete ones, or integrated
+/// The GPUs that llama.cpp would use on a machine, with the memory that is free on them now, or typically where that is
+/// less: discrete ones, or integrated
 /// ones where there are no others. One whose memory nobody could read cannot be asked about, and is left out.
 pub fn machine_devices(inventory: &Inventory) -> Vec<TargetDevice> {
     let of = |kinds: &'static [DeviceKind]| inventory.devices.iter().filter(move |device| kinds.contains(&device.kind));
@@ -167,7 +168,7 @@ pub fn machine_devices(inventory: &Inventory) -> Vec<TargetDevice> {
             backend,
             capability: known.and_then(|known| known::capability(known, backend)),
             integrated: gpu.kind == DeviceKind::IntegratedGpu,
-            memory: gpu.memory_free.or(gpu.memory_total)?,
+            memory: inventory.free_to_plan(gpu).or(gpu.memory_total)?,
             known,
         })
     };
