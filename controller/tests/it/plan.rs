@@ -166,6 +166,18 @@ fn a_desk_in_use_counts_and_not_an_empty_one() {
 }
 
 #[test]
+fn estimates_for_a_machine_ask_about_the_same_memory() {
+    let mut inventory = inventory(4000, &[("CUDA0", Some(2500))], 9000);
+    inventory.devices[1].memory_total = Some(Bytes::from_mib(8000));
+    let asked = |inventory: &Inventory| {
+        (muster_engine::estimate::machine_devices(inventory)[0].memory, inventory.memory_to_plan())
+    };
+    assert_eq!(asked(&inventory), (Bytes::from_mib(2500), Bytes::from_mib(4000)));
+    inventory.hardware.typical = Some(typical(3000, 1500));
+    assert_eq!(asked(&inventory), (Bytes::from_mib(1500), Bytes::from_mib(3000)));
+}
+
+#[test]
 fn a_plan_that_forgets_what_is_typical_is_no_plan() {
     let sizings = [(3, need(&[("CUDA0", 1400)], 100))];
     let mut input = PlanInput {
