@@ -153,10 +153,10 @@ fn a_desk_in_use_counts_and_not_an_empty_one() {
         inventory.hardware.typical = Some(typical);
         verdicts(&input)
     };
-    assert_eq!(with(typical(4000, 1500)), ["needs 1.4 GiB on CUDA0, 988 MiB is typically free", "chosen"]);
+    assert_eq!(with(typical(4000, 1500)), ["needs 1.4 GiB on CUDA0, 988.0 MiB is typically free", "chosen"]);
     assert_eq!(
         with(typical(600, 2500)),
-        ["needs 100 MiB on Host, 88 MiB is typically free", "needs 100 MiB on Host, 88 MiB is typically free"]
+        ["needs 100.0 MiB on Host, 88.0 MiB is typically free", "needs 100.0 MiB on Host, 88.0 MiB is typically free"]
     );
     // More than is free now is of no use now, and of another device it says nothing.
     assert_eq!(with(typical(9000, 9000)), ["chosen", "would run, but Q8_0 is better"]);
