@@ -135,7 +135,7 @@ impl App {
         let (inventory_sender, inventory) = watch::channel(stored_inventory);
         let (benchmark_sender, benchmark) = watch::channel(stored_benchmark);
         let (typical_sender, typical) = watch::channel(None);
-        let (sample_sender, samples) = watch::channel(None);
+        let (newest_sender, newest) = watch::channel(None);
         let (survey, survey_requests) = mpsc::channel(SURVEY_QUEUE);
         let watching = CpuTime::default();
 
@@ -163,7 +163,7 @@ impl App {
             serving: serving.clone(),
             quiet: Arc::clone(&quiet),
             typical: typical_sender,
-            newest: sample_sender,
+            newest: newest_sender,
             cost: watching.clone(),
         };
         let metrics = Arc::new(Metrics::new(Sources {
@@ -171,7 +171,7 @@ impl App {
             benchmark: benchmark.clone(),
             observed: observed.clone(),
             link: link.clone(),
-            memory: samples,
+            memory: newest,
             watching: watching.clone(),
         }));
         let surveyor = Surveyor {

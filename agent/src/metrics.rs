@@ -81,27 +81,27 @@ impl Metrics {
     /// # Panics
     /// Never: the names are constants and valid.
     pub fn new(sources: Sources) -> Self {
-        let counted = Registry::new();
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid name");
-            counted.register(Box::new(counter.clone())).expect("once");
-            counter
+        let registry = Registry::new();
+        let count = |name: &str, help: &str, labels: &[&str]| {
+            let made = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid name");
+            registry.register(Box::new(made.clone())).expect("once");
+            made
         };
         let histogram = |name: &str, help: &str, buckets: Vec<f64>| {
             let options = HistogramOpts::new(name, help).buckets(buckets);
             let histogram = HistogramVec::new(options, &["model"]).expect("a valid name");
-            counted.register(Box::new(histogram.clone())).expect("once");
+            registry.register(Box::new(histogram.clone())).expect("once");
             histogram
         };
         let fast = SPEEDS.map(|speed| speed * 10.0).to_vec();
         Self {
-            requests: counter(
+            requests: count(
                 "muster_agent_requests_total",
                 "Chat completions by how they ended.",
                 &["model", "outcome"],
             ),
-            prompt_tokens: counter("muster_agent_prompt_tokens_total", "Tokens of answered prompts.", &["model"]),
-            generated_tokens: counter("muster_agent_generated_tokens_total", "Tokens of whole answers.", &["model"]),
+            prompt_tokens: count("muster_agent_prompt_tokens_total", "Tokens of answered prompts.", &["model"]),
+            generated_tokens: count("muster_agent_generated_tokens_total", "Tokens of whole answers.", &["model"]),
             decode: histogram(
                 "muster_agent_decode_tokens_per_second",
                 "Decode speed of each whole answer.",
@@ -113,7 +113,7 @@ impl Metrics {
                 fast,
             ),
             sources,
-            counted,
+            counted: registry,
         }
     }
 

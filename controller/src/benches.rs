@@ -102,7 +102,9 @@ impl Benches {
         }
         self.store.put_bench_orders(new.clone(), events).await?;
         self.publish(new.iter().cloned());
-        new.iter().for_each(|order| self.links.wake(order.machine));
+        for order in &new {
+            self.links.wake(order.machine);
+        }
         Ok(all)
     }
 
@@ -200,7 +202,9 @@ impl Benches {
         if over.is_empty() {
             return Ok(());
         }
-        over.iter_mut().for_each(|order| self.end(order, BenchOrderState::Expired, None));
+        for order in &mut over {
+            self.end(order, BenchOrderState::Expired, None);
+        }
         let event = |order: &BenchOrder| {
             Event::new(now, Actor::Controller, "bench.expired", order.machine, order.kind.to_string())
         };

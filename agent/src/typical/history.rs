@@ -115,6 +115,9 @@ impl History {
     ///
     /// # Errors
     /// What the file system says.
+    ///
+    /// # Panics
+    /// Never: plain data serializes.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         write_atomic(path, &serde_json::to_vec(self).expect("plain data serializes"))
     }
@@ -304,9 +307,9 @@ mod tests {
         other.memory = Level { total: Bytes::from_gib(128), free: Bytes::from_gib(118) };
         history.add(&other);
         assert_eq!(history.typical(), None);
-        (602..1200).for_each(|minute| {
-            history.add(&Sample { at: Timestamp::from_unix_millis(minute * MINUTE), ..other.clone() })
-        });
+        for minute in 602..1200 {
+            history.add(&Sample { at: Timestamp::from_unix_millis(minute * MINUTE), ..other.clone() });
+        }
         let typical = history.typical().expect("enough");
         near(typical.memory_available, Bytes::from_gib(118), Bytes::from_gib(128));
         // The device stayed the same and kept its counts.

@@ -120,12 +120,13 @@ fn own(serving: &Serving, device: &str) -> Bytes {
 mod tests {
     use super::*;
 
-    fn sampler(
-        path: PathBuf,
-    ) -> (Sampler, watch::Receiver<Option<Arc<TypicalUse>>>, watch::Receiver<Option<Arc<Sample>>>) {
+    type Typicals = watch::Receiver<Option<Arc<TypicalUse>>>;
+    type Newest = watch::Receiver<Option<Arc<Sample>>>;
+
+    fn made(path: PathBuf) -> (Sampler, Typicals, Newest) {
         let (typical, typicals) = watch::channel(None);
-        let (newest, samples) = watch::channel(None);
-        let sampler = Sampler {
+        let (newest, looks) = watch::channel(None);
+        let task = Sampler {
             path,
             inventory: watch::channel(None).1,
             serving: watch::channel(Arc::default()).1,
@@ -134,22 +135,22 @@ mod tests {
             newest,
             cost: CpuTime::default(),
         };
-        (sampler, typicals, samples)
+        (task, typicals, looks)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_working_day_becomes_what_is_typical_and_survives_a_restart() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("use.json");
-        let (first, mut typicals, mut samples) = sampler(path.clone());
+        let (first, mut typicals, mut looks) = made(path.clone());
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(first.run(shutdown.clone()));
-        samples.changed().await.expect("samples");
+        looks.changed().await.expect("samples");
         assert!(typicals.borrow_and_update().is_none());
         typicals.wait_for(Option::is_some).await.expect("480 samples");
         shutdown.cancel();
         task.await.expect("no panic");
-        let (again, mut typicals, _samples) = sampler(path);
+        let (again, mut typicals, _looks) = made(path);
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(again.run(shutdown.clone()));
         let typical = typicals.wait_for(Option::is_some).await.expect("at once").clone().expect("some");
@@ -161,16 +162,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_the_agent_does_itself_is_not_looked_at() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let (sampler, _typicals, samples) = sampler(directory.path().join("use.json"));
-        let quiet = Arc::clone(&sampler.quiet);
+        let (first, _typicals, looks) = made(directory.path().join("use.json"));
+        let quiet = Arc::clone(&first.quiet);
         let loading = quiet.lock().await;
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(sampler.run(shutdown.clone()));
+        let task = tokio::spawn(first.run(shutdown.clone()));
         tokio::time::sleep(EVERY * 5).await;
-        assert!(samples.borrow().is_none());
+        assert!(looks.borrow().is_none());
         drop(loading);
         tokio::time::sleep(EVERY * 2).await;
-        assert!(samples.borrow().is_some());
+        assert!(looks.borrow().is_some());
         shutdown.cancel();
         task.await.expect("no panic");
     }

@@ -98,6 +98,7 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(super) struct BenchArgs {
     /// Hostname, id, or a prefix of the id that is unique
     #[arg(value_name = "MACHINE", required_unless_present_any = ["group", "all"], conflicts_with = "all")]

@@ -532,10 +532,10 @@ async fn follow_orders(
     mut told: BTreeMap<MachineId, BenchOrder>,
     outgoing: mpsc::Sender<Result<wire::BenchOrder, Status>>,
 ) {
-    let mut changes = benches.watch();
+    let mut watched = benches.watch();
     loop {
         let changed: Vec<BenchOrder> = {
-            let orders = changes.borrow_and_update();
+            let orders = watched.borrow_and_update();
             let news = |told: &BenchOrder| {
                 let now = orders.get(&told.machine).filter(|now| *now != told)?;
                 // One that was replaced by another, which wants more, ends with that.
@@ -554,7 +554,7 @@ async fn follow_orders(
         }
         // Cancel-safe: `changed` loses no change, and the rest holds nothing.
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            changed = watched.changed() => if changed.is_err() { return },
             () = outgoing.closed() => return,
         }
         // A fleet changes all the time; a reader needs no more than this.
