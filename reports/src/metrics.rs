@@ -17,12 +17,18 @@ pub struct MetricsPage {
 
 impl MetricsPage {
     /// A figure without labels.
+    ///
+    /// # Panics
+    /// As [`Self::each`].
     pub fn one(&self, name: &str, help: &str, value: f64) {
         self.each(name, help, &[], [([], value)]);
     }
 
     /// The same figure of several things. Without any there is nothing on the page; of two with the same labels the later
     /// one counts.
+    ///
+    /// # Panics
+    /// The name or a label is none that Prometheus takes, or the name was written before.
     pub fn each<const N: usize>(
         &self,
         name: &str,
@@ -58,9 +64,9 @@ mod tests {
         page.each("muster_free_bytes", "What is free.", &["device"], words);
         page.each("muster_nothing", "Of which there is none.", &["device"], []);
         let counted = Registry::new();
-        let counter = prometheus::IntCounter::new("muster_requests_total", "Requests.").expect("valid");
-        counter.inc();
-        counted.register(Box::new(counter)).expect("once");
+        let requests = prometheus::IntCounter::new("muster_requests_total", "Requests.").expect("valid");
+        requests.inc();
+        counted.register(Box::new(requests)).expect("once");
         let text = page.render(&counted);
         assert_eq!(
             text,

@@ -135,7 +135,7 @@ async fn nobody_measures_a_day_late_or_without_being_let_in() {
         (wire::BenchMachinesRequest::default(), Code::InvalidArgument),
         (wire::BenchMachinesRequest { all: true, kind: 77, ..Default::default() }, Code::InvalidArgument),
     ] {
-        let status = local.bench_machines(request.clone()).await.err().expect("refused");
+        let status = local.bench_machines(request.clone()).await.expect_err("refused");
         assert_eq!(status.code(), code, "{request:?}: {status:?}");
     }
     controller.stop().await;

@@ -1,4 +1,5 @@
 //! Figures for Prometheus, of both programs.
+#![expect(clippy::float_cmp, reason = "what is compared are counts")]
 
 use muster_engine::bundled::NAME;
 use muster_tests::{Agent, Controller, Metrics, PATIENCE, Request, send, user, wait_for};
