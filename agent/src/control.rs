@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use muster_proto::{AgentStatus, Benchmark, Bytes, MachineId, MemoryNeed, ModelDigest, Observed};
+use muster_proto::{AgentStatus, Benchmark, BenchmarkKind, Bytes, MachineId, MemoryNeed, ModelDigest, Observed};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -209,7 +209,8 @@ impl Control {
 
     async fn bench<S: AsyncWrite + Unpin>(&self, quick: bool, stream: &mut S) -> io::Result<()> {
         let (updates, mut inbox) = mpsc::channel(16);
-        if self.survey.send(SurveyRequest::Benchmark { quick, updates: Some(updates) }).await.is_err() {
+        let kind = if quick { BenchmarkKind::Quick } else { BenchmarkKind::Standard };
+        if self.survey.send(SurveyRequest::Benchmark { kind, updates: Some(updates) }).await.is_err() {
             return write(stream, &Reply::Failed { reason: "the agent is stopping".into() }).await;
         }
         while let Some(update) = inbox.recv().await {
@@ -310,7 +311,9 @@ mod tests {
         let (client, server) = tokio::io::duplex(4096);
         tokio::spawn(async move { control.answer(server).await });
         tokio::spawn(async move {
-            let Some(SurveyRequest::Benchmark { quick: true, updates: Some(updates) }) = requests.recv().await else {
+            let Some(SurveyRequest::Benchmark { kind: BenchmarkKind::Quick, updates: Some(updates) }) =
+                requests.recv().await
+            else {
                 panic!("another request");
             };
             let progress = BenchUpdate::Progress { step: "half".into(), fraction: 0.5 };

@@ -24,7 +24,7 @@ pub(crate) fn phantoms(inventory: &Inventory) -> Vec<PhantomDevice> {
     gpus.iter()
         .map(|gpu| {
             let total = gpu.memory_total.unwrap_or(Bytes::ZERO);
-            let free = gpu.memory_free.unwrap_or(total).get() / FREE_STEP * FREE_STEP;
+            let free = inventory.free_to_plan(gpu).unwrap_or(total).get() / FREE_STEP * FREE_STEP;
             PhantomDevice {
                 name: gpu.name.clone(),
                 backend: backend_of(gpu),

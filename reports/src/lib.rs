@@ -8,12 +8,14 @@
 mod access;
 mod age;
 mod bar;
+mod bench_orders;
 mod benchmark;
 mod estimate;
 mod events;
 mod inventory;
 mod layout;
 mod machines;
+mod metrics;
 mod models;
 mod observed;
 mod plan;
@@ -23,11 +25,13 @@ mod style;
 
 pub use access::{admins_table, tokens_table};
 pub use age::{age, span};
+pub use bench_orders::bench_orders_table;
 pub use benchmark::benchmark_table;
 pub use estimate::estimate_page;
 pub use events::events_table;
 pub use inventory::inventory_page;
 pub use machines::{machine_page, machines_table};
+pub use metrics::{METRICS_TYPE, MetricsPage};
 pub use models::{model_page, models_table};
 pub use observed::observed_page;
 pub use plan::plan_page;

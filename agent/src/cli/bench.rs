@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use muster_engine::host::StateDir;
-use muster_proto::Benchmark;
+use muster_proto::{Benchmark, BenchmarkKind};
 use muster_reports::benchmark_table;
 
 use super::Context;
@@ -44,9 +44,11 @@ async fn alone(config: Config, quick: bool, progress: &Progress) -> anyhow::Resu
     let _state = StateDir::open(config.paths.root(), state::FORMAT)?;
     let store = config.paths.root().to_owned();
     let inventory = probe::collect(&Probe { store, worker: config.worker.clone(), serving: Arc::default() }).await;
+    let drivers = survey::drivers(&inventory);
     let fingerprint = inventory.hardware_fingerprint;
+    let kind = if quick { BenchmarkKind::Quick } else { BenchmarkKind::Standard };
     let at = |step: String, fraction| progress.at(&step, fraction);
-    Ok(survey::measure(&config.worker, &config.paths, config.threads, quick, fingerprint, at).await?)
+    Ok(survey::measure(&config.worker, &config.paths, config.threads, kind, fingerprint, drivers, at).await?)
 }
 
 /// A bar on a terminal, lines elsewhere.

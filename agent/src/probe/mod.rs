@@ -5,7 +5,7 @@
 
 mod cpu;
 mod fingerprint;
-mod memory;
+pub(crate) mod memory;
 mod nvml;
 
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! `Admin`: for operators.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes as RawBytes;
@@ -8,8 +8,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use muster_proto::wire::admin_server::Admin;
 use muster_proto::wire::{self, import_model_progress, import_model_request, quantize_model_request};
 use muster_proto::{
-    AdminName, AdminRecord, Bytes, ControllerStatus, DeploymentState, EnrolmentState, IdError, Machine, MachineId,
-    Model, PROTOCOL_VERSION, Policy, TokenId,
+    AdminName, AdminRecord, BenchOrder, BenchmarkKind, Bytes, ControllerStatus, DeploymentState, EnrolmentState,
+    IdError, Machine, MachineId, Model, PROTOCOL_VERSION, Policy, TokenId,
 };
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -17,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{Services, import_status, internal, operator, store_status};
+use crate::benches::{Benches, machines_of_group};
 use crate::blobs::Staged;
 use crate::ca::CertificateRequest;
 use crate::catalog::{ImportError, ImportProgress, ImportRequest, Progress};
@@ -26,6 +27,9 @@ use crate::store::{Event, Found};
 
 /// Most quantizations in one import.
 const QUANTIZE_MAX: usize = 64;
+
+/// How often a reader hears of ordered benchmarks at most.
+const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 
 /// How something long of the catalog goes.
 type ImportStream = ReceiverStream<Result<wire::ImportModelProgress, Status>>;
@@ -116,6 +120,45 @@ impl AdminService {
         }
     }
 
+    /// The accepted machines that an order is for, with their names.
+    async fn bench_targets(&self, request: &wire::BenchMachinesRequest) -> Result<Vec<(MachineId, String)>, Status> {
+        let wire::BenchMachinesRequest { machines: words, group, all, .. } = request;
+        if words.len() > wire::LIST_MAX {
+            return Err(Status::invalid_argument(format!("at most {} machines by name", wire::LIST_MAX)));
+        }
+        let store = &self.services.store;
+        let known = store.machines().await.map_err(|error| store_status(&error))?;
+        let known: BTreeMap<MachineId, (String, EnrolmentState)> =
+            known.into_iter().map(|machine| (machine.id, (machine.hostname, machine.enrolment))).collect();
+        let mut wanted = BTreeSet::new();
+        for word in words {
+            let machine = self.find(word.clone()).await?;
+            let state = known.get(&machine).map(|(_, state)| *state);
+            if state != Some(EnrolmentState::Accepted) {
+                let state = state.map_or_else(|| "gone".to_owned(), |state| state.to_string());
+                return Err(Status::failed_precondition(format!(
+                    "machine {word:?} is {state}: only accepted machines are measured"
+                )));
+            }
+            wanted.insert(machine);
+        }
+        if !group.is_empty() {
+            let members = machines_of_group(store, group).await.map_err(|error| store_status(&error))?;
+            if members.is_empty() {
+                return Err(Status::not_found(format!("no machine is in group {group:?}")));
+            }
+            wanted.extend(members);
+        }
+        if *all {
+            wanted.extend(known.keys());
+        } else if wanted.is_empty() {
+            return Err(Status::invalid_argument("say which machines to measure"));
+        }
+        let accepted =
+            known.into_iter().filter(|(id, (_, state))| wanted.contains(id) && *state == EnrolmentState::Accepted);
+        Ok(accepted.map(|(id, (hostname, _))| (id, hostname)).collect())
+    }
+
     async fn machine(&self, machine: MachineId) -> Result<Response<wire::Machine>, Status> {
         let found = self.services.store.machine(machine).await.map_err(|error| store_status(&error))?;
         let mut found = found.ok_or_else(|| Status::not_found(format!("no machine {machine}")))?;
@@ -123,6 +166,7 @@ impl AdminService {
             found.online = true;
             found.last_seen = found.last_seen.max(Some(*seen));
         }
+        found.bench_order = self.services.benches.of(machine);
         Ok(Response::new(found.into()))
     }
 }
@@ -142,6 +186,47 @@ fn id_status(error: &IdError) -> Status {
 impl Admin for AdminService {
     type ImportModelStream = ImportStream;
     type QuantizeModelStream = ImportStream;
+    type BenchMachinesStream = ReceiverStream<Result<wire::BenchOrder, Status>>;
+
+    async fn bench_machines(
+        &self,
+        request: Request<wire::BenchMachinesRequest>,
+    ) -> Result<Response<Self::BenchMachinesStream>, Status> {
+        let actor = operator(&request)?;
+        let request = request.into_inner();
+        let kind = match request.kind {
+            0 => BenchmarkKind::Standard,
+            kind => BenchmarkKind::from_number(kind),
+        };
+        if matches!(kind, BenchmarkKind::Unrecognized(_)) {
+            return Err(Status::invalid_argument("this controller does not know that kind of benchmark"));
+        }
+        let targets = self.bench_targets(&request).await?;
+        let benches = self.services.benches.clone();
+        let orders = benches.order(targets, kind, &actor).await.map_err(|error| store_status(&error))?;
+        let (outgoing, messages) = mpsc::channel(16);
+        let shutdown = self.services.shutdown.clone();
+        self.services.tasks.spawn(async move {
+            let follow = async {
+                for order in &orders {
+                    if outgoing.send(Ok(order.into())).await.is_err() {
+                        return;
+                    }
+                }
+                if request.wait {
+                    let told = orders.into_iter().map(|order| (order.machine, order)).collect();
+                    follow_orders(benches, told, outgoing.clone()).await;
+                }
+            };
+            tokio::select! {
+                () = follow => {}
+                () = shutdown.cancelled() => {
+                    let _ = outgoing.send(Err(Status::unavailable("the controller is shutting down"))).await;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(messages)))
+    }
 
     async fn get_status(&self, request: Request<wire::GetStatusRequest>) -> Result<Response<wire::Status>, Status> {
         operator(&request)?;
@@ -441,6 +526,42 @@ impl Admin for AdminService {
         let wire::ListAuditEventsRequest { after, limit } = request.into_inner();
         let events = self.services.store.events(after, limit).await.map_err(|error| store_status(&error))?;
         Ok(Response::new(events.into()))
+    }
+}
+
+/// Tells each change of these orders until all have ended or nobody listens.
+async fn follow_orders(
+    benches: Benches,
+    mut told: BTreeMap<MachineId, BenchOrder>,
+    outgoing: mpsc::Sender<Result<wire::BenchOrder, Status>>,
+) {
+    let mut watched = benches.watch();
+    loop {
+        let changed: Vec<BenchOrder> = {
+            let orders = watched.borrow_and_update();
+            let news = |told: &BenchOrder| {
+                let now = orders.get(&told.machine).filter(|now| *now != told)?;
+                // One that was replaced by another, which wants more, ends with that.
+                Some(now.clone())
+            };
+            told.values().filter_map(news).collect()
+        };
+        for order in changed {
+            told.insert(order.machine, order.clone());
+            if outgoing.send(Ok(order.into())).await.is_err() {
+                return;
+            }
+        }
+        if told.values().all(|order| order.state.has_ended()) {
+            return;
+        }
+        // Cancel-safe: `changed` loses no change, and the rest holds nothing.
+        tokio::select! {
+            changed = watched.changed() => if changed.is_err() { return },
+            () = outgoing.closed() => return,
+        }
+        // A fleet changes all the time; a reader needs no more than this.
+        tokio::time::sleep(FOLLOW_EVERY).await;
     }
 }
 

@@ -38,6 +38,9 @@ fn full_values_come_back() {
     comes_back::<_, wire::Observed>(&samples::observed());
     comes_back::<_, wire::Model>(&samples::model());
     comes_back::<_, wire::Machine>(&samples::machine());
+    comes_back::<_, wire::BenchOrder>(&samples::bench_order());
+    let ordered = Machine { bench_order: Some(samples::bench_order()), ..samples::machine() };
+    comes_back::<_, wire::Machine>(&ordered);
     comes_back::<_, wire::Plan>(&samples::plan());
     comes_back::<_, wire::TokenRecord>(&samples::token());
     comes_back::<_, wire::Status>(&samples::status());
