@@ -3,10 +3,14 @@
 //! Each source is read on its own; what cannot be read is a [`ProbeFailure`], never a hole filled with a default. Entry
 //! point: [`collect`].
 
+pub mod assemble;
 mod cpu;
 mod fingerprint;
+mod macos;
 mod memory;
 mod nvml;
+pub mod raw;
+mod windows;
 
 use std::path::PathBuf;
 use std::sync::Arc;
