@@ -27,6 +27,7 @@ pub mod random_model;
 pub mod reference;
 pub mod speed;
 pub mod surcharge;
+pub mod vulkan;
 mod wire;
 pub mod worker;
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+pub use muster_engine::vulkan::{VulkanAdapter, VulkanAnswers, VulkanHeap, VulkanKind};
 use muster_proto::{Bytes, Device, Disk};
 use serde::{Deserialize, Serialize};
 
@@ -278,75 +279,6 @@ pub struct NvmlProcess {
     pub name: Option<String>,
     /// What it holds; Windows' driver model does not tell.
     pub bytes: Option<Bytes>,
-}
-
-/// What Vulkan said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct VulkanAnswers {
-    /// The loader's version, e.g. `1.3.239`.
-    pub loader_version: Option<String>,
-    /// The physical devices, software renderers too, in Vulkan's order.
-    pub adapters: Vec<VulkanAdapter>,
-}
-
-/// One physical device of Vulkan. One GPU may be several: one for each installed driver.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct VulkanAdapter {
-    /// The driver's name for it.
-    pub name: String,
-    /// PCI vendor; beyond 0xffff Khronos' own numbers, e.g. 0x10005 for Mesa's software renderer.
-    pub vendor_id: u32,
-    /// PCI device, where the vendor is one of PCI's.
-    pub device_id: u32,
-    /// What the driver says it is.
-    pub kind: VulkanKind,
-    /// Vulkan's version, e.g. `1.3.239`.
-    pub api_version: Option<String>,
-    /// The driver's name, e.g. `radv`, `llvmpipe`, `NVIDIA`.
-    pub driver_name: Option<String>,
-    /// The driver's version in its own words, e.g. `Mesa 25.0.7`, `580.95.05`.
-    pub driver_info: Option<String>,
-    /// `VkPhysicalDeviceIDProperties::deviceUUID`, 32 hexadecimal digits.
-    pub device_uuid: Option<String>,
-    /// The same, of Windows: `deviceLUID`, 16 hexadecimal digits.
-    pub luid: Option<String>,
-    /// Of `VK_EXT_pci_bus_info`, e.g. `0000:01:00.0`.
-    pub pci_bus_id: Option<String>,
-    /// Its heaps.
-    pub heaps: Vec<VulkanHeap>,
-}
-
-/// `VkPhysicalDeviceType`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VulkanKind {
-    /// Something else.
-    #[default]
-    Other,
-    /// In the processor, or on the board.
-    Integrated,
-    /// A card.
-    Discrete,
-    /// A virtual machine's.
-    Virtual,
-    /// A software renderer.
-    Cpu,
-}
-
-/// A heap of a physical device of Vulkan.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct VulkanHeap {
-    /// All of it.
-    pub size: Bytes,
-    /// Whether it is `DEVICE_LOCAL`.
-    pub device_local: bool,
-    /// What this process may take, of `VK_EXT_memory_budget`.
-    pub budget: Option<Bytes>,
-    /// What this process takes.
-    pub usage: Option<Bytes>,
 }
 
 /// One adapter of DXGI (`DXGI_ADAPTER_DESC1` and `QueryVideoMemoryInfo`).
