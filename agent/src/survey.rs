@@ -250,6 +250,11 @@ fn is_news(old: &Inventory, new: &Inventory) -> bool {
             (Some(before), Some(now)) => far(before, now, new.memory_total.unwrap_or(now)),
             (before, now) => before.is_some() != now.is_some(),
         });
+    let gpus = old.hardware.gpus.iter().zip(&new.hardware.gpus);
+    let gpu_moved = gpus.into_iter().any(|(old, new)| match (old.memory_free, new.memory_free) {
+        (Some(before), Some(now)) => far(before, now, new.memory_total.unwrap_or(now)),
+        (before, now) => before.is_some() != now.is_some(),
+    });
     // Everything but what moves all the time.
     let still = |inventory: &Inventory| {
         let mut inventory = inventory.clone();
@@ -259,9 +264,22 @@ fn is_news(old: &Inventory, new: &Inventory) -> bool {
         for device in &mut inventory.devices {
             device.memory_free = None;
         }
+        for gpu in &mut inventory.hardware.gpus {
+            gpu.memory_free = None;
+            gpu.temperature_celsius = None;
+            gpu.throttle_reasons = vec![];
+            gpu.power_limit_watts = None;
+            gpu.used_by = vec![];
+            // An idle card lowers its link.
+            if let Some(link) = &mut gpu.pcie {
+                link.generation = None;
+                link.width = None;
+            }
+        }
+        inventory.hardware.typical = None;
         inventory
     };
-    free_memory_moved || disk_moved || device_moved || still(old) != still(new)
+    free_memory_moved || disk_moved || device_moved || gpu_moved || still(old) != still(new)
 }
 
 #[cfg(test)]
@@ -297,5 +315,26 @@ mod tests {
         let mut renamed = old.clone();
         renamed.hostname = "other".into();
         assert!(is_news(&old, &renamed));
+    }
+
+    #[test]
+    fn a_warm_card_is_no_news_and_a_full_one_is() {
+        let gpu = r#"{"name": "RTX 3090", "vendor": "nvidia", "kind": "discrete_gpu", "unified_memory": false,
+            "memory_total": 25769803776, "memory_free": 24000000000, "temperature_celsius": 40.0,
+            "pcie": {"generation": 1, "width": 16, "generation_max": 4, "width_max": 16}}"#;
+        let mut old = inventory(Bytes::from_gib(8), Bytes::from_gib(50));
+        old.hardware.gpus = vec![serde_json::from_str(gpu).expect("a GPU")];
+        let mut warm = old.clone();
+        let card = &mut warm.hardware.gpus[0];
+        card.temperature_celsius = Some(83.0);
+        card.throttle_reasons = vec!["sw_thermal_slowdown".into()];
+        card.pcie = card.pcie.map(|link| muster_proto::PcieLink { generation: Some(4), ..link });
+        card.memory_free = Some(Bytes::new(23_500_000_000));
+        assert!(!is_news(&old, &warm));
+        warm.hardware.gpus[0].memory_free = Some(Bytes::from_gib(2));
+        assert!(is_news(&old, &warm));
+        let mut unplugged = old.clone();
+        unplugged.hardware.chassis.on_mains = Some(false);
+        assert!(is_news(&old, &unplugged));
     }
 }

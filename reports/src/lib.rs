@@ -11,6 +11,7 @@ mod bar;
 mod benchmark;
 mod estimate;
 mod events;
+mod gpus;
 mod inventory;
 mod layout;
 mod machines;

@@ -113,6 +113,8 @@ pub struct RawSystem {
     pub memory_total: Bytes,
     /// What a new program could get of it.
     pub memory_available: Bytes,
+    /// What could not be read of the above.
+    pub errors: BTreeMap<String, String>,
 }
 
 /// What the engine was built with.

@@ -10,8 +10,7 @@ use crate::vulkan::{VulkanAdapter, VulkanAnswers, VulkanError, VulkanHeap, Vulka
 pub fn ask() -> Result<VulkanAnswers, VulkanError> {
     // SAFETY: loads the system's Vulkan loader, whose initializers are as trustworthy as the system itself. Everything that
     // comes from it is dropped before `entry` at the end of this function.
-    let entry =
-        unsafe { ash::Entry::load() }.map_err(|error| VulkanError::NoLoader { reason: error.to_string() })?;
+    let entry = unsafe { ash::Entry::load() }.map_err(|error| VulkanError::NoLoader { reason: error.to_string() })?;
     // SAFETY: needs nothing but the loader, which is loaded.
     let loader = unsafe { entry.try_enumerate_instance_version() }.ok().flatten().unwrap_or(vk::API_VERSION_1_0);
     // What follows needs 1.1, as llama.cpp does (it wants 1.2).
@@ -23,11 +22,8 @@ pub fn ask() -> Result<VulkanAnswers, VulkanError> {
     let portability = cfg!(target_os = "macos");
     let extensions: &[*const std::ffi::c_char] =
         if portability { &[ash::khr::portability_enumeration::NAME.as_ptr()] } else { &[] };
-    let flags = if portability {
-        vk::InstanceCreateFlags::ENUMERATE_PORTABILITY_KHR
-    } else {
-        vk::InstanceCreateFlags::empty()
-    };
+    let flags =
+        if portability { vk::InstanceCreateFlags::ENUMERATE_PORTABILITY_KHR } else { vk::InstanceCreateFlags::empty() };
     let create = vk::InstanceCreateInfo::default()
         .application_info(&application)
         .enabled_extension_names(extensions)
@@ -124,12 +120,7 @@ fn heaps(instance: &ash::Instance, device: vk::PhysicalDevice, has_budget: bool)
 }
 
 fn version(number: u32) -> String {
-    format!(
-        "{}.{}.{}",
-        vk::api_version_major(number),
-        vk::api_version_minor(number),
-        vk::api_version_patch(number)
-    )
+    format!("{}.{}.{}", vk::api_version_major(number), vk::api_version_minor(number), vk::api_version_patch(number))
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
