@@ -25,7 +25,11 @@ pub fn gpus(raw: &RawMachine, part: &Part<'_>) -> Vec<Gpu> {
             mig: None,
             slice_of: gpu.uuid.clone(),
             used_by: users(&slice.processes),
-            obstacle: if engine_device.is_some() { None } else { obstacle::of(raw, part).or_else(one_slice) },
+            obstacle: match &engine_device {
+                Some(_) => None,
+                None if part.engine.is_empty() => obstacle::of(raw, part),
+                None => Some(one_slice()),
+            },
             engine_device,
             ..gpu.clone()
         }
@@ -46,12 +50,12 @@ fn partitioned(card: &NvmlDevice) -> Obstacle {
     Obstacle { kind: ObstacleKind::Unsupported, text: text.into(), remedy: remedy.map(Into::into) }
 }
 
-fn one_slice() -> Option<Obstacle> {
-    Some(Obstacle {
+fn one_slice() -> Obstacle {
+    Obstacle {
         kind: ObstacleKind::Unsupported,
         text: "CUDA gives a process one MIG slice, and this is another one".into(),
-        remedy: Some("start a second agent with CUDA_VISIBLE_DEVICES set to this slice's UUID".into()),
-    })
+        remedy: Some("set CUDA_VISIBLE_DEVICES to this slice's UUID to use it instead".into()),
+    }
 }
 
 fn whole(raw: &RawMachine, part: &Part<'_>, card: Option<&NvmlDevice>) -> Gpu {
