@@ -24,6 +24,8 @@ use super::{Probe, drm, nvml};
 pub const ARGUMENT: &str = "probe";
 /// The most that a probe may say: a server of sixteen cards says a hundredth of it.
 const MOST_OUTPUT: u64 = 4 << 20;
+/// How long a process may take to be gone after its last word.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Asks the probe `name` in a process of its own, for at most `deadline`. A process that the kernel does not let go, as a
 /// driver that hangs does, is not waited for.
@@ -45,8 +47,12 @@ pub async fn ask<T: DeserializeOwned>(program: &Path, name: &str, deadline: Dura
         Err(_) => ProbeResult::TimedOut { after_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX) },
         Ok(Err(error)) => ProbeResult::failed(format!("cannot be heard: {error}")),
         Ok(Ok(_)) => match parse(&said) {
-            Some(answer) => answer,
-            None => match timeout(Duration::from_secs(1), child.wait()).await {
+            Some(answer) => {
+                // It ends by itself after its answer; one that does not is killed when dropped.
+                let _ = timeout(GRACE, child.wait()).await;
+                answer
+            }
+            None => match timeout(GRACE, child.wait()).await {
                 Ok(Ok(status)) => ProbeResult::failed(format!("its driver crashed ({status})")),
                 _ => ProbeResult::failed("it said nothing and did not end"),
             },
