@@ -40,7 +40,7 @@ pub async fn ask<T: DeserializeOwned>(program: &Path, name: &str, deadline: Dura
         Ok(child) => child,
         Err(error) => return ProbeResult::failed(format!("cannot start {}: {error}", program.display())),
     };
-    let stdout = child.stdout.take().expect("asked for a pipe");
+    let Some(stdout) = child.stdout.take() else { return ProbeResult::failed("it has no output") };
     let mut said = Vec::new();
     let mut limited = stdout.take(MOST_OUTPUT);
     match timeout(deadline, limited.read_to_end(&mut said)).await {
@@ -175,16 +175,16 @@ mod tests {
         let answer: ProbeResult<u32> = ask(&hangs, "nvml", Duration::from_millis(50)).await;
         assert_eq!(answer, ProbeResult::TimedOut { after_ms: 50 });
         let crashes = program("crashes", "kill -SEGV $$");
-        let answer: ProbeResult<u32> = ask(&crashes, "nvml", Duration::from_secs(60)).await;
+        let answer: ProbeResult<u32> = ask(&crashes, "nvml", Duration::from_mins(1)).await;
         assert!(matches!(&answer, ProbeResult::Failed { reason, .. } if reason.contains("crashed")), "{answer:?}");
         let answers = program("answers", r#"echo "{\"ok\": 3}""#);
-        assert_eq!(ask(&answers, "nvml", Duration::from_secs(60)).await, ProbeResult::Ok(3));
+        assert_eq!(ask(&answers, "nvml", Duration::from_mins(1)).await, ProbeResult::Ok(3));
         let flood = program(
             "floods",
             "while echo yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; do :; done",
         );
-        assert!(matches!(ask::<u32>(&flood, "nvml", Duration::from_secs(60)).await, ProbeResult::Failed { .. }));
-        let missing: ProbeResult<u32> = ask(&folder.path().join("none"), "nvml", Duration::from_secs(60)).await;
+        assert!(matches!(ask::<u32>(&flood, "nvml", Duration::from_mins(1)).await, ProbeResult::Failed { .. }));
+        let missing: ProbeResult<u32> = ask(&folder.path().join("none"), "nvml", Duration::from_mins(1)).await;
         assert!(matches!(missing, ProbeResult::Failed { .. }));
     }
 }
