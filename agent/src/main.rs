@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Before anything else: this executable is also its own engine worker.
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == muster_engine::WORKER_ARGUMENT) {
-        return muster_engine::worker_main();
+    // Before anything else: this executable is also its own engine worker, and its own probes.
+    match std::env::args_os().nth(1) {
+        Some(argument) if argument == muster_engine::WORKER_ARGUMENT => muster_engine::worker_main(),
+        Some(argument) if argument == muster_agent::probe::child::ARGUMENT => muster_agent::probe::child::main(),
+        _ => muster_agent::cli::run(),
     }
-    muster_agent::cli::run()
 }

@@ -70,6 +70,7 @@ fn still(inventory: &Inventory) -> Inventory {
         gpu.memory_free = None;
         gpu.temperature_celsius = None;
         gpu.throttle_reasons.clear();
+        gpu.power_limit_watts = None;
         gpu.used_by.clear();
         // An idle card slows its link down, and speeds it up for whoever looks.
         gpu.pcie = gpu.pcie.map(|link| PcieLink { generation: None, width: None, ..link });
@@ -140,5 +141,26 @@ pub(crate) mod tests {
         assert!(is_news(&old, &with(7000, 10_000, 0)));
         assert!(is_news(&old, &with(8000, 5000, 0)));
         assert!(is_news(&old, &with(8000, 10_000, 25 * 3_600_000)));
+    }
+
+    #[test]
+    fn a_warm_card_is_no_news_and_a_full_one_is() {
+        let gpu = r#"{"name": "RTX 3090", "vendor": "nvidia", "kind": "discrete_gpu", "unified_memory": false,
+            "memory_total": 25769803776, "memory_free": 24000000000, "temperature_celsius": 40.0,
+            "pcie": {"generation": 1, "width": 16, "generation_max": 4, "width_max": 16}}"#;
+        let mut old = inventory(Bytes::from_gib(8), Bytes::from_gib(50));
+        old.hardware.gpus = vec![serde_json::from_str(gpu).expect("a GPU")];
+        let mut warm = old.clone();
+        let card = &mut warm.hardware.gpus[0];
+        card.temperature_celsius = Some(83.0);
+        card.throttle_reasons = vec!["sw_thermal_slowdown".into()];
+        card.pcie = card.pcie.map(|link| muster_proto::PcieLink { generation: Some(4), ..link });
+        card.memory_free = Some(Bytes::new(23_500_000_000));
+        assert!(!is_news(&old, &warm));
+        warm.hardware.gpus[0].memory_free = Some(Bytes::from_gib(2));
+        assert!(is_news(&old, &warm));
+        let mut unplugged = old.clone();
+        unplugged.hardware.chassis.on_mains = Some(false);
+        assert!(is_news(&old, &unplugged));
     }
 }

@@ -14,6 +14,7 @@ use llama_cpp_sys_2 as _;
 use crate::gguf::TensorType;
 mod quantize;
 mod scoring;
+pub mod vulkan;
 
 pub use quantize::{PlannedTensor, Quantize};
 pub use scoring::{Scorer, ScorerSettings};

@@ -27,6 +27,7 @@ pub mod reference;
 pub mod speed;
 mod split_mix;
 pub mod surcharge;
+pub mod vulkan;
 mod wire;
 pub mod worker;
 

@@ -1,8 +1,9 @@
 //! What a desk is.
 
-use muster_proto::{Device, DeviceKind, Inventory};
+use muster_proto::{ChassisKind, Device, DeviceKind, Hardware, Inventory};
 
 use crate::age::date;
+use crate::gpus::gpus_part;
 use crate::layout::{Facts, Grid, known, plain, sentence, toned};
 use crate::style::{Style, Tone};
 
@@ -19,7 +20,7 @@ pub fn inventory_page(inventory: &Inventory, style: &Style) -> String {
         store_disk,
         engine_build,
         failures,
-        hardware: _,
+        hardware,
     } = inventory;
     let system =
         [Some(os.platform.clone()), os.name.clone(), os.kernel.as_ref().map(|kernel| format!("kernel {kernel}"))];
@@ -28,8 +29,12 @@ pub fn inventory_page(inventory: &Inventory, style: &Style) -> String {
         None => format!("{} threads", cpu.threads),
     };
     let mut facts = Facts::new(style);
+    facts.add("hostname", plain(hostname));
+    let machine = machine(hardware);
+    if !machine.is_empty() {
+        facts.add("machine", plain(machine.join(", ")));
+    }
     facts
-        .add("hostname", plain(hostname))
         .add("system", plain(system.into_iter().flatten().collect::<Vec<_>>().join(", ")))
         .add("processor", known(cpu.brand.as_ref()))
         .add("", plain(cores));
@@ -37,17 +42,45 @@ pub fn inventory_page(inventory: &Inventory, style: &Style) -> String {
         facts.add("", plain(cpu.features.join(" ")));
     }
     facts.add("memory", plain(format!("{}, {} available", memory.total, memory.available)));
+    if let Some(typical) = &hardware.typical {
+        let free = typical.devices.iter().map(|device| format!("{} of {}", device.free, device.device));
+        let all: Vec<String> = std::iter::once(format!("{} of memory", typical.memory_available)).chain(free).collect();
+        facts.add("free mostly", plain(format!("{}, 95 % of the time since {}", all.join(", "), date(typical.since))));
+    }
     facts.add("store's disk", known(store_disk.map(|disk| format!("{}, {} free", disk.total, disk.free))));
     facts.add("engine", plain(engine_build));
     facts.add("hardware", plain(hardware_fingerprint.get(..12).unwrap_or(hardware_fingerprint)));
     facts.add("collected", plain(date(*collected_at)));
     let mut page = facts.render();
     page.push('\n');
+    // An older agent knew only of what llama.cpp uses.
+    if hardware != &Hardware::default() {
+        page += &gpus_part(&hardware.gpus, style);
+        page.push('\n');
+    }
     page += &devices_table(devices, style);
     for failure in failures {
         page += &sentence(format!("could not read {}: {}", failure.probe, failure.reason), Tone::Waiting, style);
     }
     page
+}
+
+/// What kind of machine it is, as far as it is known.
+fn machine(hardware: &Hardware) -> Vec<String> {
+    let Hardware { chassis, remote_session, gpus: _, typical: _ } = hardware;
+    let kind = chassis.kind.map(|kind| match kind {
+        ChassisKind::Virtual => "virtual machine".to_owned(),
+        kind => kind.to_string(),
+    });
+    let name = [&chassis.vendor, &chassis.model].into_iter().flatten().cloned().collect::<Vec<_>>().join(" ");
+    let power = match (chassis.battery, chassis.on_mains) {
+        (Some(true), Some(true)) => Some("on mains".to_owned()),
+        (Some(true), Some(false)) => Some("on battery".to_owned()),
+        _ => None,
+    };
+    let domain = chassis.domain.as_ref().map(|domain| format!("of {domain}"));
+    let remote = (*remote_session == Some(true)).then(|| "seen from a remote session".to_owned());
+    [kind, Some(name).filter(|name| !name.is_empty()), domain, power, remote].into_iter().flatten().collect()
 }
 
 fn devices_table(devices: &[Device], style: &Style) -> String {

@@ -12,6 +12,7 @@ mod bench_orders;
 mod benchmark;
 mod estimate;
 mod events;
+mod gpus;
 mod inventory;
 mod layout;
 mod machines;

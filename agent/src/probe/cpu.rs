@@ -1,14 +1,14 @@
 //! The processor.
 
-use muster_proto::{Cpu, ProbeFailure};
+use std::collections::BTreeMap;
+
+use muster_proto::Cpu;
 use sysinfo::{CpuRefreshKind, RefreshKind, System};
 
-use super::failure;
-
 /// Reads it.
-pub fn read(failures: &mut Vec<ProbeFailure>) -> Cpu {
+pub fn read(errors: &mut BTreeMap<String, String>) -> Cpu {
     let brand = System::new_with_specifics(RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()))
-        .map_err(|error| failures.push(failure("cpu", &error.to_string())))
+        .map_err(|error| errors.insert("cpu".to_owned(), error.to_string()))
         .ok()
         .and_then(|system| system.cpus().first().map(|cpu| cpu.brand().trim().to_owned()));
     let physical_cores = System::physical_core_count().ok().and_then(|count| u32::try_from(count).ok());

@@ -1,29 +1,42 @@
 //! What a desk is: its [`Inventory`].
 //!
-//! Each source is read on its own; what cannot be read is a [`ProbeFailure`], never a hole filled with a default. Entry
-//! point: [`collect`].
+//! Run, parse, assemble: [`capture`](fn@capture::capture) asks every source on its own, those that may hang or crash in a
+//! [`child`] process each, and keeps what they say as a [`raw::RawMachine`]; [`assemble`](mod@assemble) joins that, without
+//! asking anybody. What cannot be read is a [`ProbeFailure`](muster_proto::ProbeFailure), never a hole filled with a default.
+//! Entry point: [`collect`].
 
+pub mod assemble;
+pub mod capture;
+pub mod child;
 mod cpu;
+mod drm;
 mod fingerprint;
+#[cfg(unix)]
+mod linux;
+mod macos;
 pub(crate) mod memory;
 mod nvml;
+mod pci;
+pub mod raw;
+mod windows;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use muster_engine::worker::{self, WorkerCommand};
-use muster_proto::{Device, Hardware, Inventory, Os, ProbeFailure};
+use muster_engine::worker::WorkerCommand;
+use muster_proto::{Bytes, Cpu, Device, Gpu, Hardware, Inventory, Memory, Os};
 
 use crate::clock;
-use crate::install::disk_of;
 use crate::serving::Serving;
+use assemble::Assembled;
+use raw::RawMachine;
 
 /// What is looked at.
 #[derive(Clone, Debug)]
 pub struct Probe {
     /// The model store, for its volume.
     pub store: PathBuf,
-    /// How workers are started.
+    /// How workers and probes are started.
     pub worker: WorkerCommand,
     /// What this agent runs itself: its memory counts as free.
     pub serving: Arc<Serving>,
@@ -34,67 +47,58 @@ pub fn hostname() -> String {
     sysinfo::System::host_name().ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "unnamed".to_owned())
 }
 
-/// Looks at everything once. Starts an engine worker for a moment.
+/// Looks at everything once. Starts an engine worker and the probes' processes for a moment.
 pub async fn collect(probe: &Probe) -> Inventory {
-    let mut failures = Vec::new();
-    let mut devices = match worker::devices(&probe.worker).await {
-        Ok(devices) => devices,
-        Err(error) => {
-            failures.push(failure("devices", &crate::error_chain(&error)));
-            Vec::new()
-        }
+    let raw = capture::capture(probe).await;
+    let mut inventory = inventory(&raw);
+    add_own_memory(&mut inventory.devices, &mut inventory.hardware.gpus, &probe.serving);
+    inventory
+}
+
+/// What the raw answers come to. Pure but for the moment that it is stamped with.
+pub fn inventory(raw: &RawMachine) -> Inventory {
+    let Assembled { gpus, chassis, remote_session, devices, failures } = assemble::assemble(raw);
+    let system = &raw.system;
+    let os = Os { platform: system.platform.clone(), name: system.os_name.clone(), kernel: system.kernel.clone() };
+    let cpu = Cpu {
+        brand: system.cpu_brand.clone(),
+        physical_cores: system.physical_cores,
+        threads: system.threads,
+        features: system.cpu_features.clone(),
     };
-    add_own_memory(&mut devices, &probe.serving);
-    // NVML is a library call into a driver and may take its time.
-    match tokio::task::spawn_blocking(nvml::read).await {
-        Ok(Ok(cards)) => nvml::join(&mut devices, &cards),
-        // Without an NVIDIA card nobody misses it.
-        Ok(Err(reason)) if devices.iter().any(nvml::is_nvidia) => failures.push(failure("nvml", &reason)),
-        Ok(Err(_)) => {}
-        Err(error) => failures.push(failure("nvml", &error.to_string())),
-    }
-    let store_disk = disk_of(&probe.store)
-        .map_err(|error| failures.push(failure("store_disk", &format!("{}: {error}", probe.store.display()))))
-        .ok();
-    let cpu = cpu::read(&mut failures);
-    let memory = memory::read(&probe.serving);
-    let os = Os {
-        platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
-        name: sysinfo::System::long_os_version().ok(),
-        kernel: sysinfo::System::kernel_version().ok(),
-    };
+    let memory = Memory { total: system.memory_total, available: system.memory_available };
     Inventory {
         collected_at: clock::now(),
-        hostname: hostname(),
-        hardware_fingerprint: fingerprint::of(&os, &cpu, memory, &devices),
+        hostname: system.hostname.clone(),
+        hardware_fingerprint: fingerprint::of(&os, &cpu, memory, &gpus),
         os,
         cpu,
         memory,
         devices,
-        store_disk,
+        store_disk: raw.store_disk.ok().copied(),
         engine_build: muster_engine::BUILD.into(),
         failures,
-        hardware: Hardware::default(),
+        hardware: Hardware { gpus, chassis, remote_session, typical: None },
     }
 }
 
-fn failure(probe: &str, reason: &str) -> ProbeFailure {
-    ProbeFailure { probe: probe.into(), reason: reason.into() }
-}
-
 /// What this agent's own models take on a device could be free for another plan.
-fn add_own_memory(devices: &mut [Device], serving: &Serving) {
+fn add_own_memory(devices: &mut [Device], gpus: &mut [Gpu], serving: &Serving) {
+    let own = |name: &str| -> Bytes {
+        let workers = serving.workers();
+        let all = workers.values().flat_map(|running| &running.loaded.memory.devices);
+        all.filter(|memory| memory.name == name).map(muster_proto::DeviceMemory::total).sum()
+    };
+    let more = |free: Option<Bytes>, total: Option<Bytes>, name: &str| {
+        let free = free?.saturating_add(own(name));
+        Some(total.map_or(free, |total| free.min(total)))
+    };
     for device in devices {
-        let own = serving
-            .workers()
-            .values()
-            .flat_map(|running| &running.loaded.memory.devices)
-            .filter(|memory| memory.name == device.name)
-            .map(muster_proto::DeviceMemory::total)
-            .sum();
-        device.memory_free = device.memory_free.map(|free| {
-            let free = free.saturating_add(own);
-            device.memory_total.map_or(free, |total| free.min(total))
-        });
+        device.memory_free = more(device.memory_free, device.memory_total, &device.name);
+    }
+    for gpu in gpus {
+        if let Some(name) = &gpu.engine_device {
+            gpu.memory_free = more(gpu.memory_free, gpu.memory_total, name);
+        }
     }
 }

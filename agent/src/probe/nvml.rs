@@ -1,101 +1,163 @@
-//! NVIDIA's management library: which very card a ggml device is, and its driver.
+//! NVIDIA's management library: the calls. Each field fails alone.
+//!
+//! Runs in a probe's process ([`super::child`]); what the answers mean is [`super::assemble`]'s.
 
-use muster_proto::Device;
-use nvml_wrapper::Nvml;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 
-/// One NVIDIA card, as NVML names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Card {
-    /// PCI address in ggml's form.
-    pub pci_bus_id: String,
-    /// The vendor's identifier of this very card.
-    pub uuid: Option<String>,
-    /// Driver version.
-    pub driver: Option<String>,
-}
+use muster_proto::Bytes;
+use nvml_wrapper::bitmasks::device::ThrottleReasons;
+use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
+use nvml_wrapper::enums::device::UsedGpuMemory;
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::struct_wrappers::device::ProcessInfo;
+use nvml_wrapper::{Device, Nvml};
+
+use super::raw::{NvmlAnswers, NvmlDevice, NvmlMemory, NvmlProcess, ProbeResult};
+
+/// A path of the library instead of the system's, for tests.
+const LIBRARY_VARIABLE: &str = "MUSTER_NVML_LIBRARY";
 
 /// Asks NVML. Blocks for as long as the driver takes.
-///
-/// # Errors
-/// A sentence: the library is not there, or says no.
-pub fn read() -> Result<Vec<Card>, String> {
-    let nvml = Nvml::init().map_err(|error| error.to_string())?;
-    let driver = nvml.sys_driver_version().ok();
-    let count = nvml.device_count().map_err(|error| error.to_string())?;
-    let cards = (0..count).filter_map(|index| {
-        let device = nvml.device_by_index(index).ok()?;
-        let bus = device.pci_info().ok()?.bus_id;
-        Some(Card { pci_bus_id: normalize(&bus)?, uuid: device.uuid().ok(), driver: driver.clone() })
-    });
-    Ok(cards.collect())
-}
-
-/// Whether NVML should know this device.
-pub fn is_nvidia(device: &Device) -> bool {
-    device.backend.starts_with("CUDA") || device.description.to_ascii_lowercase().contains("nvidia")
-}
-
-/// Adds what NVML knows to the devices with the same PCI address.
-pub fn join(devices: &mut [Device], cards: &[Card]) {
-    for device in devices {
-        let address = device.pci_bus_id.as_deref().and_then(normalize);
-        if let Some(card) = cards.iter().find(|card| address.as_ref() == Some(&card.pci_bus_id)) {
-            device.uuid = device.uuid.take().or_else(|| card.uuid.clone());
-            device.driver = device.driver.take().or_else(|| card.driver.clone());
+pub fn ask() -> ProbeResult<NvmlAnswers> {
+    let library: Option<OsString> = std::env::var_os(LIBRARY_VARIABLE);
+    let mut builder = Nvml::builder();
+    if let Some(library) = &library {
+        builder.lib_path(library);
+    }
+    let nvml = match builder.init() {
+        Ok(nvml) => nvml,
+        Err(error @ (NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound)) => {
+            return ProbeResult::absent(format!("NVIDIA's library is not installed: {error}"));
         }
+        Err(error @ NvmlError::DriverNotLoaded) => return ProbeResult::absent(error.to_string()),
+        Err(error) => return ProbeResult::failed(error.to_string()),
+    };
+    let mut fields = Fields::default();
+    let driver_version = fields.take("driver_version", nvml.sys_driver_version());
+    let cuda_version = fields.take("cuda_version", nvml.sys_cuda_driver_version());
+    let count = match nvml.device_count() {
+        Ok(count) => count,
+        Err(error) => return ProbeResult::failed(format!("the cards cannot be counted: {error}")),
+    };
+    let devices = (0..count).map(|index| match nvml.device_by_index(index) {
+        Ok(device) => card(index, &device),
+        Err(error) => {
+            let mut fields = Fields::default();
+            fields.take::<()>("device", Err(error));
+            NvmlDevice { index, errors: fields.errors, ..NvmlDevice::default() }
+        }
+    });
+    ProbeResult::Ok(NvmlAnswers { driver_version, cuda_version, devices: devices.collect(), errors: fields.errors })
+}
+
+/// Takes answers, and remembers those that failed.
+#[derive(Default)]
+struct Fields {
+    errors: BTreeMap<String, String>,
+}
+
+impl Fields {
+    fn take<T>(&mut self, name: &str, answer: Result<T, NvmlError>) -> Option<T> {
+        answer.map_err(|error| self.errors.insert(name.to_owned(), error.to_string())).ok()
     }
 }
 
-/// `00000000:65:00.0` (NVML) and `0000:65:00.0` (ggml, Linux) → `0000:65:00.0`.
-fn normalize(address: &str) -> Option<String> {
-    let (rest, function) = address.trim().rsplit_once('.')?;
-    let mut parts = rest.rsplit(':');
-    let (device, bus, domain) = (parts.next()?, parts.next()?, parts.next().unwrap_or("0"));
-    if parts.next().is_some() {
-        return None;
+fn card(index: u32, device: &Device<'_>) -> NvmlDevice {
+    let mut fields = Fields::default();
+    let pci = fields.take("pci_info", device.pci_info());
+    let mut card = common(index, device, &mut fields);
+    card.pci_bus_id = pci.as_ref().map(|pci| pci.bus_id.clone());
+    card.pci_device_id = pci.map(|pci| pci.pci_device_id);
+    card.pcie_generation = fields.take("pcie_generation", device.current_pcie_link_gen());
+    card.pcie_width = fields.take("pcie_width", device.current_pcie_link_width());
+    card.pcie_generation_max = fields.take("pcie_generation_max", device.max_pcie_link_gen());
+    card.pcie_width_max = fields.take("pcie_width_max", device.max_pcie_link_width());
+    card.power_limit_milliwatts = fields.take("power_limit", device.enforced_power_limit());
+    card.temperature_celsius = fields.take("temperature", device.temperature(TemperatureSensor::Gpu));
+    card.throttle_reasons = fields.take("throttle_reasons", device.current_throttle_reasons()).map(words);
+    card.ecc = fields.take("ecc", device.is_ecc_enabled()).map(|mode| mode.currently_enabled);
+    card.mig = fields.take("mig", device.mig_mode()).map(|mode| mode.current == 1);
+    if card.mig == Some(true) {
+        let most = fields.take("mig_device_count", device.mig_device_count()).unwrap_or(0);
+        card.slices = (0..most)
+            .filter_map(|index| {
+                // A card has places for seven slices and need not fill them.
+                let slice = device.mig_device_by_index(index).ok()?;
+                let mut fields = Fields::default();
+                let mut slice = common(index, &slice, &mut fields);
+                slice.errors = fields.errors;
+                Some(slice)
+            })
+            .collect();
     }
-    let hex = |text: &str| u32::from_str_radix(text, 16).ok();
-    Some(format!("{:04x}:{:02x}:{:02x}.{:x}", hex(domain)?, hex(bus)?, hex(device)?, hex(function)?))
+    card.errors = fields.errors;
+    card
+}
+
+/// What cards and slices have both.
+fn common(index: u32, device: &Device<'_>, fields: &mut Fields) -> NvmlDevice {
+    let memory = fields.take("memory", device.memory_info());
+    let capability = fields.take("compute_capability", device.cuda_compute_capability());
+    let mut processes = fields.take("compute_processes", device.running_compute_processes()).unwrap_or_default();
+    processes.extend(fields.take("graphics_processes", device.running_graphics_processes()).unwrap_or_default());
+    NvmlDevice {
+        index,
+        name: fields.take("name", device.name()),
+        uuid: fields.take("uuid", device.uuid()),
+        memory: memory.map(|memory| NvmlMemory {
+            total: Bytes::new(memory.total),
+            free: Bytes::new(memory.free),
+            used: Bytes::new(memory.used),
+        }),
+        compute_capability: capability.map(|capability| (capability.major, capability.minor)),
+        processes: processes.iter().map(process).collect(),
+        ..NvmlDevice::default()
+    }
+}
+
+fn process(process: &ProcessInfo) -> NvmlProcess {
+    NvmlProcess {
+        pid: process.pid,
+        name: name_of(process.pid),
+        bytes: match process.used_gpu_memory {
+            UsedGpuMemory::Used(bytes) => Some(Bytes::new(bytes)),
+            UsedGpuMemory::Unavailable => None,
+        },
+    }
+}
+
+fn name_of(pid: u32) -> Option<String> {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end().to_owned()).filter(|name| !name.is_empty())
+}
+
+fn words(reasons: ThrottleReasons) -> Vec<String> {
+    [
+        (ThrottleReasons::GPU_IDLE, "gpu_idle"),
+        (ThrottleReasons::APPLICATIONS_CLOCKS_SETTING, "applications_clocks_setting"),
+        (ThrottleReasons::SW_POWER_CAP, "sw_power_cap"),
+        (ThrottleReasons::HW_SLOWDOWN, "hw_slowdown"),
+        (ThrottleReasons::SYNC_BOOST, "sync_boost"),
+        (ThrottleReasons::SW_THERMAL_SLOWDOWN, "sw_thermal_slowdown"),
+        (ThrottleReasons::HW_THERMAL_SLOWDOWN, "hw_thermal_slowdown"),
+        (ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN, "hw_power_brake_slowdown"),
+        (ThrottleReasons::DISPLAY_CLOCK_SETTING, "display_clock_setting"),
+    ]
+    .into_iter()
+    .filter(|(reason, _)| reasons.contains(*reason))
+    .map(|(_, word)| word.to_owned())
+    .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use muster_proto::DeviceKind;
-
     use super::*;
 
     #[test]
-    fn addresses_of_both_sources_meet() {
-        for text in ["00000000:65:00.0", "0000:65:00.0", "65:00.0", "0000:65:00.0\n"] {
-            assert_eq!(normalize(text).as_deref(), Some("0000:65:00.0"), "{text}");
-        }
-        assert_eq!(normalize("00000000:0A:1F.1").as_deref(), Some("0000:0a:1f.1"));
-        for wrong in ["", "65", "a:b:c:d.0", "zz:00.0", "65:00"] {
-            assert_eq!(normalize(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_card_finds_its_device() {
-        let mut devices = [Device {
-            name: "CUDA0".into(),
-            description: "NVIDIA GeForce RTX 3090".into(),
-            kind: DeviceKind::DiscreteGpu,
-            backend: "CUDA".into(),
-            memory_total: None,
-            memory_free: None,
-            pci_bus_id: Some("0000:65:00.0".into()),
-            uuid: None,
-            driver: None,
-        }];
-        assert!(is_nvidia(&devices[0]));
-        let card = |bus: &str, uuid: &str| Card {
-            pci_bus_id: bus.into(),
-            uuid: Some(uuid.into()),
-            driver: Some("580.1".into()),
-        };
-        join(&mut devices, &[card("0000:17:00.0", "GPU-a"), card("0000:65:00.0", "GPU-b")]);
-        assert_eq!(devices[0].uuid.as_deref(), Some("GPU-b"));
-        assert_eq!(devices[0].driver.as_deref(), Some("580.1"));
+    fn throttle_reasons_have_nvml_s_words() {
+        assert_eq!(words(ThrottleReasons::NONE), Vec::<String>::new());
+        let hot = ThrottleReasons::HW_SLOWDOWN | ThrottleReasons::HW_THERMAL_SLOWDOWN;
+        assert_eq!(words(hot), ["hw_slowdown", "hw_thermal_slowdown"]);
     }
 }

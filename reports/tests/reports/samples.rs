@@ -78,6 +78,43 @@ pub fn inventory() -> Inventory {
     }
 }
 
+/// A laptop whose two GPUs are in different states.
+pub fn laptop() -> Inventory {
+    let gpus = r#"[
+        {"name": "Intel(R) Iris(R) Xe Graphics", "vendor": "intel", "kind": "integrated_gpu", "pci_bus_id": "0000:00:02.0",
+         "pci_id": "8086:46a6", "driver": "i915 (Mesa 25.0.7)", "memory_shared": 12884901888, "unified_memory": true,
+         "obstacle": {"kind": "no_permission", "text": "no right to open the device node /dev/dri/renderD128",
+            "remedy": "add the user to the group render (`sudo usermod -aG render ann`), then start the agent again"}},
+        {"name": "NVIDIA GeForce RTX 3060 Laptop GPU", "vendor": "nvidia", "kind": "discrete_gpu",
+         "pci_bus_id": "0000:01:00.0", "pci_id": "10de:2520", "uuid": "GPU-8c1e", "driver": "nvidia 580.95.05",
+         "memory_total": 6442450944, "memory_free": 5368709120, "unified_memory": false, "compute_capability": "8.6",
+         "cuda_version": "13.0", "pcie": {"generation": 1, "width": 8, "generation_max": 4, "width_max": 16},
+         "power_limit_watts": 80.0, "temperature_celsius": 47.0, "throttle_reasons": ["gpu_idle", "sw_power_cap"],
+         "used_by": [{"pid": 900, "name": "Xorg", "bytes": 536870912}, {"pid": 901, "name": null, "bytes": null}],
+         "engine_device": "CUDA0"}
+    ]"#;
+    let hardware = muster_proto::Hardware {
+        gpus: serde_json::from_str(gpus).expect("GPUs"),
+        chassis: muster_proto::Chassis {
+            kind: Some(muster_proto::ChassisKind::Laptop),
+            vendor: Some("LENOVO".into()),
+            model: Some("ThinkPad X1 Extreme".into()),
+            domain: Some("CORP.EXAMPLE".into()),
+            battery: Some(true),
+            on_mains: Some(false),
+        },
+        remote_session: Some(true),
+        typical: Some(muster_proto::TypicalUse {
+            since: ago(900_000),
+            until: ago(300),
+            samples: 500,
+            memory_available: Bytes::from_gib(14),
+            devices: vec![muster_proto::TypicalFree { device: "CUDA0".into(), free: Bytes::from_gib(4) }],
+        }),
+    };
+    Inventory { hardware, failures: vec![], ..inventory() }
+}
+
 /// A desk of which little could be read.
 pub fn bare_inventory() -> Inventory {
     Inventory {

@@ -83,6 +83,11 @@ fn events() {
 }
 
 #[test]
+fn laptop_with_two_gpus() {
+    assert_snapshot!(both(|style| inventory_page(&samples::laptop(), style)));
+}
+
+#[test]
 fn inventory() {
     assert_snapshot!(both(|style| inventory_page(&samples::inventory(), style)));
 }

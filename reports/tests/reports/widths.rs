@@ -23,6 +23,10 @@ fn every_report(name: &str, style: &Style) -> Vec<String> {
     let mut inventory = samples::inventory();
     inventory.devices[0].description = text();
     inventory.failures[0].reason = text();
+    let mut laptop = samples::laptop();
+    laptop.hardware.gpus[0].name = text();
+    laptop.hardware.gpus[1].used_by[0].name = Some(text());
+    laptop.hardware.chassis.model = Some(text());
     let mut plan = samples::plan();
     let mut names = samples::names();
     for (id, planned) in &mut plan.machines {
@@ -57,6 +61,7 @@ fn every_report(name: &str, style: &Style) -> Vec<String> {
         agent_status_page(&unenrolled, style),
         events_table(&events, style),
         inventory_page(&inventory, style),
+        inventory_page(&laptop, style),
         benchmark_table(&benchmark, style),
         prediction_table(&pairs, style),
     ];
