@@ -154,7 +154,7 @@ pub(crate) mod tests {
         let card = &mut warm.hardware.gpus[0];
         card.temperature_celsius = Some(83.0);
         card.throttle_reasons = vec!["sw_thermal_slowdown".into()];
-        card.pcie = card.pcie.map(|link| muster_proto::PcieLink { generation: Some(4), ..link });
+        card.pcie = card.pcie.map(|link| PcieLink { generation: Some(4), ..link });
         card.memory_free = Some(Bytes::new(23_500_000_000));
         assert!(!is_news(&old, &warm));
         warm.hardware.gpus[0].memory_free = Some(Bytes::from_gib(2));
