@@ -5,24 +5,26 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use muster_engine::host::atomic_file::write_atomic;
-use muster_engine::worker::{self, BenchRequest, WorkerCommand, WorkerError};
-use muster_proto::{Benchmark, Bytes, Inventory};
+use muster_engine::worker::{WorkerCommand, WorkerError};
+use muster_proto::{Benchmark, BenchmarkKind, Bytes, Inventory};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
+use crate::bench;
 use crate::probe::{self, Probe};
 use crate::serving::Serving;
 use crate::state::Paths;
 
-/// How long a benchmark measures at most.
-const BUDGET: Duration = Duration::from_secs(20);
-/// See [`BUDGET`], for the quick one.
-const QUICK_BUDGET: Duration = Duration::from_secs(6);
+/// How long a benchmark that nobody asked for waits until the desk is idle; then it measures, and says that it was not.
+const IDLE_WAIT: Duration = Duration::from_mins(10);
+/// How long one waits that somebody asked for.
+const IDLE_WAIT_ASKED: Duration = Duration::from_secs(10);
+/// The same where a few seconds are all there is.
+const IDLE_WAIT_QUICK: Duration = Duration::from_secs(1);
 /// How often the inventory is looked at again without being asked: what is free on the disk and in memory changes.
 const REFRESH: Duration = Duration::from_mins(15);
 /// Free memory and disk that differ by less than this share of the total are no news.
@@ -35,8 +37,8 @@ pub enum SurveyRequest {
     Inventory,
     /// Measure again.
     Benchmark {
-        /// A few seconds only.
-        quick: bool,
+        /// How thoroughly.
+        kind: BenchmarkKind,
         /// Hears how far it is and how it ended.
         updates: Option<mpsc::Sender<BenchUpdate>>,
     },
@@ -107,7 +109,7 @@ impl Surveyor {
     async fn serve(&mut self, requests: &mut mpsc::Receiver<SurveyRequest>) {
         self.look(true).await;
         if self.automatic && self.benchmark_is_due() {
-            self.measure(false, None).await;
+            self.measure(BenchmarkKind::Standard, None).await;
         }
         loop {
             // Cancel-safe: a channel and a timer.
@@ -120,7 +122,7 @@ impl Surveyor {
             };
             match request {
                 Some(SurveyRequest::Inventory) => self.look(true).await,
-                Some(SurveyRequest::Benchmark { quick, updates }) => self.measure(quick, updates).await,
+                Some(SurveyRequest::Benchmark { kind, updates }) => self.measure(kind, updates).await,
                 None => return,
             }
         }
@@ -155,7 +157,7 @@ impl Surveyor {
         })
     }
 
-    async fn measure(&mut self, quick: bool, updates: Option<mpsc::Sender<BenchUpdate>>) {
+    async fn measure(&mut self, kind: BenchmarkKind, updates: Option<mpsc::Sender<BenchUpdate>>) {
         let tell = |update| {
             if let Some(updates) = &updates {
                 // A full queue only loses progress; the end is sent below.
@@ -165,12 +167,14 @@ impl Surveyor {
         let fingerprint = self.inventory.borrow().as_ref().map(|inventory| inventory.hardware_fingerprint.clone());
         tell(BenchUpdate::Progress { step: "waiting until no model is loading".into(), fraction: 0.0 });
         let quiet = self.quiet.lock().await;
-        tracing::info!(quick, "benchmark begins");
+        tracing::info!(kind = kind.word(), "benchmark begins");
         let result = measure(
             &self.worker,
             &self.paths,
+            &self.store,
             self.threads,
-            quick,
+            kind,
+            if updates.is_some() { asked_wait(kind) } else { IDLE_WAIT },
             fingerprint.unwrap_or_default(),
             |step, fraction| tell(BenchUpdate::Progress { step, fraction }),
         )
@@ -195,38 +199,38 @@ impl Surveyor {
     }
 }
 
-/// Measures this machine and stores the result.
+/// How long a benchmark that somebody asked for waits until the desk is idle.
+pub fn asked_wait(kind: BenchmarkKind) -> Duration {
+    if kind == BenchmarkKind::Quick { IDLE_WAIT_QUICK } else { IDLE_WAIT_ASKED }
+}
+
+/// Measures this machine and stores the result; one that was cut off does not replace a whole one of the same hardware.
 ///
 /// # Errors
-/// The engine worker failed.
+/// The engine worker failed, or the desk was needed before anything was measured.
+#[expect(clippy::too_many_arguments, reason = "what a benchmark needs to know of an agent")]
 pub async fn measure(
     worker: &WorkerCommand,
     paths: &Paths,
+    volume: &std::path::Path,
     threads: Option<u32>,
-    quick: bool,
+    kind: BenchmarkKind,
+    wait: Duration,
     hardware_fingerprint: String,
-    mut progress: impl FnMut(String, f32) + Send,
+    progress: impl FnMut(String, f32) + Send,
 ) -> Result<Benchmark, WorkerError> {
-    let scratch_dir = paths.scratch();
-    if let Err(error) = std::fs::create_dir_all(&scratch_dir) {
-        return Err(WorkerError::Refused { reason: format!("cannot create {}: {error}", scratch_dir.display()) });
+    let scratch = paths.scratch();
+    let job = bench::Job { worker, scratch: &scratch, store: volume, threads, kind, hardware_fingerprint, wait };
+    let benchmark = bench::measure(job, progress).await?;
+    let whole = |benchmark: &Benchmark| benchmark.conditions.stopped_by.is_none();
+    let known: Option<Benchmark> = read(&paths.benchmark());
+    let better = known.is_some_and(|known| {
+        let same = |field: fn(&Benchmark) -> &str| field(&known) == field(&benchmark);
+        whole(&known) && !whole(&benchmark) && same(|b| &b.hardware_fingerprint) && same(|b| &b.engine_build)
+    });
+    if !better {
+        store(&paths.benchmark(), &benchmark);
     }
-    let (measured_at, began) = (clock::now(), Instant::now());
-    let budget = if quick { QUICK_BUDGET } else { BUDGET };
-    let request = BenchRequest { scratch_dir: scratch_dir.clone(), budget, threads, quick };
-    let points = worker::bench(worker, request, |at| progress(at.step, at.fraction)).await;
-    // Models of random weights are of no use afterwards, whatever happened.
-    let _ = std::fs::remove_dir_all(&scratch_dir);
-    let benchmark = Benchmark {
-        measured_at,
-        took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        engine_build: muster_engine::BUILD.into(),
-        hardware_fingerprint,
-        points: points?,
-        conditions: muster_proto::Conditions::default(),
-        parts: vec![],
-    };
-    store(&paths.benchmark(), &benchmark);
     Ok(benchmark)
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use muster_proto::wire::agent_link_client::AgentLinkClient;
 use muster_proto::wire::{from_agent, to_agent};
-use muster_proto::{DesiredState, PROTOCOL_VERSION, ProtocolError, Timestamp, check_peer_protocol, wire};
+use muster_proto::{
+    BenchmarkKind, DesiredState, PROTOCOL_VERSION, ProtocolError, Timestamp, check_peer_protocol, wire,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -238,7 +240,8 @@ impl Uplink {
                 Ok(())
             }
             Some(to_agent::Message::BenchmarkRequest(wire::BenchmarkRequest { quick })) => {
-                let _ = self.survey.try_send(SurveyRequest::Benchmark { quick, updates: None });
+                let kind = if quick { BenchmarkKind::Quick } else { BenchmarkKind::Standard };
+                let _ = self.survey.try_send(SurveyRequest::Benchmark { kind, updates: None });
                 Ok(())
             }
             // An acknowledgement only shows that the controller lives; a second welcome and what a newer controller
