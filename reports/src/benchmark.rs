@@ -24,10 +24,13 @@ pub fn benchmark_table(benchmark: &Benchmark, style: &Style) -> String {
     if !points.is_empty() {
         page.push_str(&points_table(points, style));
     }
-    let runs = points.iter().map(|point| point.prefill.samples.len()).max().unwrap_or(0);
+    let runs = points.iter().map(|point| point.prefill.samples.len());
+    let runs = match (runs.clone().min().unwrap_or(0), runs.max().unwrap_or(0)) {
+        (fewest, most) if fewest < most => format!("{fewest} to {}", count(most, "run", "runs")),
+        (_, same) => count(same, "run", "runs"),
+    };
     let note = format!(
-        "median ± median absolute deviation of up to {}, by {engine_build}, took {}, {}",
-        count(runs, "run", "runs"),
+        "median ± median absolute deviation of {runs}, by {engine_build}, took {}, {}",
         span(Duration::from_millis(*took_ms)),
         date(*measured_at)
     );
@@ -117,4 +120,23 @@ pub(crate) fn fastest(benchmark: &Benchmark) -> Option<comfy_table::Cell> {
     let best =
         benchmark.points.iter().max_by(|one, other| one.decode.median.get().total_cmp(&other.decode.median.get()))?;
     Some(toned(format!("{} ({} on {})", best.decode.median, best.model.name, best.device), Tone::Plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_from_the_figures_worth_is_said() {
+        let said = |conditions: Conditions| {
+            remarks(&conditions).into_iter().map(|(text, _)| text).collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(said(Conditions { idle: Some(true), on_mains: Some(true), ..Conditions::default() }), "");
+        let busy = said(Conditions { idle: Some(false), other_load: Some(0.42), ..Conditions::default() });
+        assert!(busy.starts_with("not idle: other programs took 42 %"), "{busy}");
+        let stopped = Conditions { stopped_by: Some("the battery took over".into()), ..Conditions::default() };
+        assert!(said(stopped).contains("not complete: it stopped because the battery took over"));
+        let battery = Conditions { on_mains: Some(false), drivers: vec!["radv 25".into()], ..Conditions::default() };
+        assert_eq!(said(battery), "measured on battery; radv 25");
+    }
 }

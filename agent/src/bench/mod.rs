@@ -93,7 +93,7 @@ pub async fn measure(job: Job<'_>, mut progress: impl FnMut(String, f32) + Send)
     let on_mains_before = power::on_mains(Path::new(power::SYSTEM));
     let idle = idle::wait(job.wait, |step| progress(step, 0.0)).await;
     let (measured_at, began) = (clock::now(), Instant::now());
-    let mut watch = Watch::start(idle, on_mains_before);
+    let mut watch = Watch::start(idle, on_mains_before, job.kind != BenchmarkKind::Quick);
     let mut found = Found::default();
     let pid = watch.worker_pid();
     let ran = {

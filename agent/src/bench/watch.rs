@@ -33,6 +33,8 @@ impl WorkerPid {
 pub struct Watch {
     /// As it was before; a desk that was busy then is not left because it is busy.
     idle: Option<bool>,
+    /// Whether it makes room for others.
+    yields: bool,
     on_mains: Option<bool>,
     pid: WorkerPid,
     load: Load,
@@ -42,12 +44,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins, with what was found before.
-    pub fn start(idle: Option<bool>, on_mains: Option<bool>) -> Self {
+    /// Begins, with what was found before. `yields`: it makes room for others; a few seconds that somebody waits for do not.
+    pub fn start(idle: Option<bool>, on_mains: Option<bool>, yields: bool) -> Self {
         let mut load = Load::default();
         load.since_last(None);
         let pid = WorkerPid::default();
-        Self { idle, on_mains, pid, load, others: Vec::new(), hottest: None, stopped_by: None }
+        Self { idle, yields, on_mains, pid, load, others: Vec::new(), hottest: None, stopped_by: None }
     }
 
     /// To tell which child measures.
@@ -68,7 +70,8 @@ impl Watch {
                 self.hottest = Some(self.hottest.map_or(heat.hottest, |hottest| hottest.max(heat.hottest)));
             }
             let on_mains = power::on_mains(Path::new(power::SYSTEM));
-            self.stopped_by = reason(self.idle, &self.others, self.on_mains, on_mains, heat);
+            self.stopped_by =
+                reason(self.idle == Some(true) && self.yields, &self.others, self.on_mains, on_mains, heat);
             if self.stopped_by.is_some() {
                 return;
             }
@@ -102,7 +105,7 @@ impl Watch {
 
 /// Why to stop now.
 fn reason(
-    was_idle: Option<bool>,
+    yields: bool,
     others: &[f64],
     mains_before: Option<bool>,
     mains: Option<bool>,
@@ -117,7 +120,7 @@ fn reason(
     }
     // Twice, so that a daemon's second of work does not end minutes of measuring.
     match others {
-        [.., before, now] if was_idle == Some(true) && before.min(*now) > OWNER_AT_WORK => {
+        [.., before, now] if yields && before.min(*now) > OWNER_AT_WORK => {
             Some(format!("other programs began to work: {:.0} % of a core", now * 100.0))
         }
         _ => None,
@@ -131,19 +134,19 @@ mod tests {
     #[test]
     fn it_stops_for_the_owner_the_battery_and_the_heat_alone() {
         let cool = Some(heat::Heat { hottest: 60.0, below_critical: 40.0 });
-        let stops = |idle, others: &[f64], mains, heat| reason(idle, others, Some(true), mains, heat);
-        assert_eq!(stops(Some(true), &[0.0, 0.9], Some(true), cool), None);
-        assert!(stops(Some(true), &[0.8, 0.9], Some(true), cool).expect("owner").contains("other programs"));
-        assert_eq!(stops(Some(false), &[0.8, 0.9], Some(true), cool), None);
-        assert_eq!(stops(Some(true), &[], Some(false), cool).as_deref(), Some("the battery took over"));
-        assert_eq!(reason(Some(true), &[], Some(false), Some(false), None), None);
+        let stops = |yields, others: &[f64], mains, heat| reason(yields, others, Some(true), mains, heat);
+        assert_eq!(stops(true, &[0.0, 0.9], Some(true), cool), None);
+        assert!(stops(true, &[0.8, 0.9], Some(true), cool).expect("owner").contains("other programs"));
+        assert_eq!(stops(false, &[0.8, 0.9], Some(true), cool), None);
+        assert_eq!(stops(true, &[], Some(false), cool).as_deref(), Some("the battery took over"));
+        assert_eq!(reason(true, &[], Some(false), Some(false), None), None);
         let hot = Some(heat::Heat { hottest: 95.0, below_critical: 5.0 });
-        assert!(stops(None, &[], None, hot).expect("hot").contains("5 °C below critical"));
+        assert!(stops(false, &[], None, hot).expect("hot").contains("5 °C below critical"));
     }
 
     #[test]
     fn a_busy_neighbour_makes_it_not_idle() {
-        let mut watch = Watch::start(Some(true), None);
+        let mut watch = Watch::start(Some(true), None, true);
         assert_eq!(watch.was_idle(), Some(true));
         watch.others = vec![0.0, 0.4, 0.4];
         assert_eq!(watch.was_idle(), Some(false));

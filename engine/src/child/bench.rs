@@ -195,9 +195,11 @@ impl Bench<'_> {
         let later: f64 = steps[index + 1..].iter().map(|step| claim(step) * 0.5 * targets.len() as f64).sum();
         let allowed = self.left().min(self.left() * GENEROSITY * claim(&step) / (here + later));
         let making = if self.made.contains_key(&key) { 0.0 } else { self.making * file_size(&step) };
-        let Some(counts) = counts(&step, &targets[at], allowed - making, self.request.quick, index == 0) else {
+        let known = targets[at].pace.prefill.is_some();
+        let counted = counts(&step, targets[at].pace, allowed - making, self.request.quick);
+        if known && counted.is_none() {
             return Ok(());
-        };
+        }
         let label = format!("{} {}", step.shape.name, step.quantization);
         if !self.made.contains_key(&key) {
             if !self.room_for(file_size(&step)) {
@@ -211,10 +213,11 @@ impl Bench<'_> {
             self.made.insert(key, made);
         }
         let target = &mut targets[at];
-        let depth = if counts.depth > 0 { format!(" at depth {}", counts.depth) } else { String::new() };
+        let depth = counted.map_or(step.depth, |counts| counts.depth);
+        let depth = if depth > 0 { format!(" at depth {depth}") } else { String::new() };
         self.outbox.progress(self.id, fraction, &format!("{label} on {}{depth}: measuring", target.name));
         let Some(made) = self.made.get(&key) else { return Ok(()) };
-        match self.point(made, target, counts) {
+        match self.point(&step, made, target, counted, Duration::from_secs_f64(allowed.max(0.0))) {
             Ok((point, pace)) => {
                 let slower = |known: Option<f64>, new: f64| Some(known.map_or(new, |known| known.min(new)));
                 target.pace =
@@ -270,12 +273,24 @@ impl Bench<'_> {
     }
 
     /// Times prefill and decode as `llama-bench` does: each from the same depth, decode without a prompt of its own. Also
-    /// says the paces.
-    fn point(&self, made: &Made, target: &Target, counts: Counts) -> Result<(wire::BenchPoint, (f64, f64)), String> {
-        let Counts { prefill, decode, repeats, depth } = counts;
-        let mut model = self.open(&made.file.0, target, depth + prefill.max(decode))?;
-        let threads = model.facts().threads;
+    /// says the paces. Without counts a few tokens tell how many fit the time.
+    fn point(
+        &self,
+        step: &Step,
+        made: &Made,
+        target: &Target,
+        counted: Option<Counts>,
+        allowed: Duration,
+    ) -> Result<(wire::BenchPoint, (f64, f64)), String> {
+        let start = Instant::now();
         let batch = BATCH as usize;
+        let mut model = self.open(&made.file.0, target, step.depth + PREFILL)?;
+        let threads = model.facts().threads;
+        let counts = match counted {
+            Some(counted) => counted,
+            None => self.probe(step, &mut model, allowed.saturating_sub(start.elapsed()))?,
+        };
+        let Counts { prefill, decode, repeats, depth } = counts;
         // First touch of weights and buffers is slower. The context before is part of it.
         measure::append(&mut model, 0, 0, depth.max(prefill), batch)?;
         if depth == 0 {
@@ -289,6 +304,10 @@ impl Bench<'_> {
             prefills.push(measure::rate(prefill, measure::append(&mut model, 0, depth, prefill, batch)?));
             model.trim(0, from);
             decodes.push(measure::rate(decode, measure::append(&mut model, 0, depth, decode, 1)?));
+            // Others came: what is slower than expected is not repeated.
+            if start.elapsed() > allowed {
+                break;
+            }
         }
         let parameters = made.facts.parameters_per_token as f64;
         let slowest = |rates: &[f64]| rates.iter().copied().fold(f64::INFINITY, f64::min) * parameters;
@@ -305,6 +324,20 @@ impl Bench<'_> {
             ..made.facts.clone()
         };
         Ok((point, pace))
+    }
+
+    /// How much fits into the time, by a few tokens; the least there is where nothing does.
+    fn probe(&self, step: &Step, model: &mut ffi::Model, left: Duration) -> Result<Counts, String> {
+        let (few, one) = (32, 2);
+        measure::append(model, 0, 0, few, BATCH as usize)?;
+        model.clear(0);
+        let prefill = measure::rate(few, measure::append(model, 0, 0, few, BATCH as usize)?);
+        let decode = measure::rate(one, measure::append(model, 0, few, one, 1)?);
+        model.clear(0);
+        let parameters = step.shape.parameters();
+        let pace = Pace { prefill: Some(prefill * parameters), decode: Some(decode * parameters) };
+        let least = Counts { prefill: 64, decode: 4, repeats: 1, depth: 0 };
+        Ok(counts(step, pace, left.as_secs_f64(), self.request.quick).unwrap_or(least))
     }
 
     /// Loads a device for minutes: prefill, which heats most, with decode in between, which is timed.
@@ -345,8 +378,8 @@ fn file_size(step: &Step) -> f64 {
     step.shape.parameters() * bits / 8.0
 }
 
-/// The most that is expected to fit into so many seconds; the first step always fits.
-fn counts(step: &Step, target: &Target, seconds: f64, quick: bool, first: bool) -> Option<Counts> {
+/// The most that is expected to fit into so many seconds at a pace; `None` where that is not known or nothing fits.
+fn counts(step: &Step, pace: Pace, seconds: f64, quick: bool) -> Option<Counts> {
     const TRIES: [(u32, u32, u32); 8] = [
         (PREFILL, DECODE, 5),
         (PREFILL, DECODE, 3),
@@ -360,9 +393,7 @@ fn counts(step: &Step, target: &Target, seconds: f64, quick: bool, first: bool) 
     let tries = if quick { &TRIES[2..] } else { &TRIES[..] };
     let parameters = step.shape.parameters();
     let counts = |(prefill, decode, repeats): (u32, u32, u32), depth| Counts { prefill, decode, repeats, depth };
-    let (Some(prefill), Some(decode)) = (target.pace.prefill, target.pace.decode) else {
-        return first.then(|| counts(if quick { (PREFILL, 32, 3) } else { (PREFILL, DECODE, 5) }, step.depth));
-    };
+    let (prefill, decode) = (pace.prefill?, pace.decode?);
     // Attention over a context costs about as much as the weights of a small model.
     let slower = |depth: u32| 1.0 + f64::from(depth) / 2048.0;
     let takes = |counts: &Counts| {
@@ -405,24 +436,24 @@ fn settings(context: u32, threads: u32, cpu_only: bool) -> ffi::Settings {
 mod tests {
     use super::*;
 
-    fn target(prefill: f64, decode: f64) -> Target {
-        Target { name: "CPU".into(), gpu: None, pace: Pace { prefill: Some(prefill), decode: Some(decode) } }
+    fn pace(prefill: f64, decode: f64) -> Pace {
+        Pace { prefill: Some(prefill), decode: Some(decode) }
     }
 
     #[test]
     fn what_does_not_fit_is_shortened_and_then_left_out() {
         let large = step(&MIDDLE, "Q8_0");
-        let fast = counts(&large, &target(1e12, 1e11), 10.0, false, false).expect("fits");
+        let fast = counts(&large, pace(1e12, 1e11), 10.0, false).expect("fits");
         assert_eq!((fast.prefill, fast.decode, fast.repeats), (PREFILL, DECODE, 5));
-        let slow = counts(&large, &target(1e11, 1e10), 1.5, false, false).expect("fits shortened");
+        let slow = counts(&large, pace(1e11, 1e10), 1.5, false).expect("fits shortened");
         assert!(slow.decode < DECODE);
         let parameters = MIDDLE.parameters();
         let warm = f64::from(slow.prefill) * parameters / 1e11;
         let each = warm + f64::from(slow.decode) * parameters / 1e10;
         assert!(warm + f64::from(slow.repeats) * each <= 1.5);
-        assert!(counts(&large, &target(1e9, 1e8), 1.0, false, false).is_none());
+        assert!(counts(&large, pace(1e9, 1e8), 1.0, false).is_none());
         let deep = Step { depth: DEPTH, ..large };
-        let shallower = counts(&deep, &target(1e11, 1e11), 3.5, false, false).expect("fits at a smaller depth");
+        let shallower = counts(&deep, pace(1e11, 1e11), 3.5, false).expect("fits at a smaller depth");
         assert!(shallower.depth < DEPTH && shallower.depth > 0, "{}", shallower.depth);
     }
 }

@@ -107,14 +107,16 @@ struct Phase {
 /// Decoding beyond the caches.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Memory {
-    /// Bytes of weights that caches may have helped, and seconds a byte of them.
-    within: (f64, f64),
+    /// Bytes of weights that caches may have helped.
+    within: f64,
     /// Bytes beyond caches, and seconds a byte of them.
     beyond: (f64, f64),
 }
 
 /// What a prefill's experts cost more, where none were measured: their matrices are multiplied in smaller pieces.
 const USUAL_EXPERTS: f64 = 1.3;
+/// What is more than noise between bytes within and beyond caches.
+const SLOWER: f64 = 1.05;
 /// Tokens of a physical batch in the benchmark.
 const BATCH: f64 = 512.0;
 
@@ -267,17 +269,15 @@ impl Memory {
         };
         let kind = dense.iter().find(|(point, _)| point.model.name == largest)?.0.model.quantization.as_str();
         let (within, beyond) = (of(false, kind)?, of(true, kind)?);
-        (beyond.0 > within.0 && beyond.1 > 0.0).then_some(Self { within, beyond })
+        // Bytes that take no longer beyond caches are held back by arithmetic, and tell nothing of memory.
+        (beyond.0 > within.0 && beyond.1 > SLOWER * within.1).then_some(Self { within: within.0, beyond })
     }
 
-    /// The least that bytes take, from caches to memory in the logarithm of their number.
+    /// The least that bytes take: from none where caches hold them to memory's own, in the logarithm of their number.
     fn seconds(&self, bytes: f64) -> f64 {
-        let (from, to) = (self.within.0.ln(), self.beyond.0.ln());
+        let (from, to) = (self.within.ln(), self.beyond.0.ln());
         let share = ((bytes.max(1.0).ln() - from) / (to - from)).clamp(0.0, 1.0);
-        // Faster beyond than within is noise.
-        let each = self.within.1 + share * (self.beyond.1.max(self.within.1) - self.within.1);
-        // Small types are held back by arithmetic, which their own time says; the floor is memory's alone.
-        if share > 0.0 { bytes * each * share.sqrt() } else { 0.0 }
+        bytes * self.beyond.1 * share
     }
 }
 
