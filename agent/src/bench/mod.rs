@@ -14,6 +14,7 @@ mod power;
 mod watch;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use muster_engine::worker::{self, BenchEvent, BenchRequest, WorkerCommand, WorkerError};
@@ -24,6 +25,9 @@ use watch::Watch;
 
 /// Lowest priority: the scheduler gives it what nobody else wants. On an idle desk that is everything.
 const NICENESS: i32 = 19;
+
+/// After so many times its budget a benchmark that has a point ends.
+const LATE: f64 = 1.5;
 
 /// How much time each kind of benchmark may take.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +83,8 @@ struct Found {
     points: Vec<BenchPoint>,
     parts: Vec<PartRate>,
     drivers: Vec<String>,
+    /// Its time was up before it was through.
+    late: bool,
 }
 
 /// Measures this machine.
@@ -118,6 +124,7 @@ pub async fn measure(job: Job<'_>, mut progress: impl FnMut(String, f32) + Send)
     }
     let failed =
         ran.and_then(Result::err).map(|error| format!("the engine's worker failed: {}", crate::error_chain(&error)));
+    let late = found.late.then(|| "its time was up: the machine is busy, or too slow for it".to_owned());
     Ok(Benchmark {
         measured_at,
         took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -131,7 +138,7 @@ pub async fn measure(job: Job<'_>, mut progress: impl FnMut(String, f32) + Send)
             on_mains: on_mains_before,
             temperature_celsius: watch.hottest(),
             drivers: found.drivers,
-            stopped_by: stopped_by.or(failed),
+            stopped_by: stopped_by.or(failed).or(late),
         },
         parts: found.parts,
     })
@@ -173,13 +180,30 @@ async fn run(
         quick: job.kind == BenchmarkKind::Quick,
         sustained: budget.sustained,
     };
-    worker::bench(&command, request, |event| match event {
+    let some = AtomicBool::new(false);
+    let measuring = worker::bench(&command, request, |event| match event {
         BenchEvent::Started { pid: worker } => pid.set(Some(worker)),
         BenchEvent::Progress { step, fraction } => progress(step, fraction),
-        BenchEvent::Point(point) => found.points.push(*point),
+        BenchEvent::Point(point) => {
+            found.points.push(*point);
+            some.store(true, Ordering::Relaxed);
+        }
         BenchEvent::Sustained { device, rates } => found.parts.extend(sustained(device, &rates)),
-    })
-    .await
+    });
+    // The worker keeps its budget between steps; on a machine that others keep busy one step may take minutes.
+    let late = async {
+        tokio::time::sleep(budget.engine.mul_f64(LATE) + budget.sustained).await;
+        while !some.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    // Dropping the worker's future kills it; its points are kept.
+    let ended = tokio::select! {
+        ended = measuring => Some(ended),
+        () = late => None,
+    };
+    found.late = ended.is_none();
+    ended.unwrap_or(Ok(()))
 }
 
 /// The last third of a long load over the first: below 1 where heat takes speed. `None` for less than three samples.

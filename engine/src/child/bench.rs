@@ -25,6 +25,8 @@ const BATCH: u32 = 512;
 const DEPTH: u32 = 4096;
 /// A step may take so many times its fair share of the budget: what it leaves is the next ones'.
 const GENEROSITY: f64 = 1.6;
+/// So many steps, from the first, are what a benchmark is for.
+const VITAL: usize = 6;
 /// Seconds for making and loading a byte of a model, before the first was made.
 const MAKING: f64 = 4e-9;
 /// Decoding in between that a sustained run is timed by.
@@ -189,10 +191,12 @@ impl Bench<'_> {
         let step = steps[index];
         let key = (step.shape.name, step.quantization);
         let fraction = index as f32 / steps.len() as f32;
-        // Steps that are still to come have their claim too, by their parameters; later ones less.
+        // The telling steps share the budget by their parameters; the others take what is left.
         let claim = |step: &Step| step.shape.parameters() * (1.0 + f64::from(step.depth) / 2048.0);
         let here = claim(&step) * (targets.len() - at) as f64;
-        let later: f64 = steps[index + 1..].iter().map(|step| claim(step) * 0.5 * targets.len() as f64).sum();
+        let next = index + 1;
+        let vital = &steps[next..VITAL.clamp(next, steps.len())];
+        let later: f64 = vital.iter().map(|step| claim(step) * targets.len() as f64).sum();
         let allowed = self.left().min(self.left() * GENEROSITY * claim(&step) / (here + later));
         let making = if self.made.contains_key(&key) { 0.0 } else { self.making * file_size(&step) };
         let known = targets[at].pace.prefill.is_some();
