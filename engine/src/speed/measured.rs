@@ -589,7 +589,7 @@ mod tests {
             ("muster-61m", "Q8_0", 0),
             ("muster-61m", "F16", 0),
             ("muster-61m", "Q8_0", 4096),
-            ("muster-302m", "Q8_0", 0),
+            ("muster-300m", "Q8_0", 0),
         ]);
         let own = Measured::from_points(&points.iter().collect::<Vec<_>>()).expect("known shapes");
         let whole = Share { layers: 1.0, experts: 1.0, output: true };
