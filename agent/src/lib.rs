@@ -8,6 +8,7 @@
 pub mod address;
 pub mod app;
 mod backoff;
+pub mod bench;
 pub mod cli;
 mod clock;
 pub mod config;

@@ -10,25 +10,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_engine::host::atomic_file::write_atomic;
-use muster_engine::worker::{self, BenchRequest, WorkerCommand, WorkerError};
-use muster_proto::{Benchmark, BenchmarkKind, Conditions, Inventory, TypicalUse};
+use muster_engine::worker::{WorkerCommand, WorkerError};
+use muster_proto::{Benchmark, BenchmarkKind, Inventory, TypicalUse};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
+use crate::bench;
 use crate::news::{is_news, use_is_news};
 use crate::probe::{self, Probe};
 use crate::serving::Serving;
 use crate::state::Paths;
 
-/// How long a benchmark measures at most.
-const BUDGET: Duration = Duration::from_secs(20);
-/// See [`BUDGET`], for the quick one.
-const QUICK_BUDGET: Duration = Duration::from_secs(6);
-/// See [`BUDGET`], for the full one.
-const FULL_BUDGET: Duration = Duration::from_mins(3);
+/// How long a benchmark that nobody asked for waits until the desk is idle; then it measures, and says that it was not.
+const IDLE_WAIT: Duration = Duration::from_mins(10);
+/// How long one waits that somebody asked for.
+const IDLE_WAIT_ASKED: Duration = Duration::from_secs(10);
+/// The same where a few seconds are all there is.
+const IDLE_WAIT_QUICK: Duration = Duration::from_secs(1);
 /// How often the inventory is looked at again without being asked: what is free on the disk and in memory changes.
 const REFRESH: Duration = Duration::from_mins(15);
 
@@ -193,14 +193,30 @@ impl Surveyor {
             .map(|inventory| (inventory.hardware_fingerprint.clone(), drivers(&inventory)))
             .unwrap_or_default();
         let (steps, mut told) = mpsc::channel(16);
-        let (worker, paths, threads, quiet) =
-            (self.worker.clone(), self.paths.clone(), self.threads, Arc::clone(&self.quiet));
+        let (worker, paths, volume, threads, quiet) = (
+            self.worker.clone(),
+            self.paths.clone(),
+            self.store.clone(),
+            self.threads,
+            Arc::clone(&self.quiet),
+        );
+        let wait = if listeners.is_empty() { IDLE_WAIT } else { asked_wait(kind) };
         let work = async move {
             let _quiet = quiet.lock().await;
             tracing::info!(%kind, "benchmark begins");
             // A full queue only loses progress.
             let progress = |step, fraction| drop(steps.try_send((step, fraction)));
-            measure(&worker, &paths, threads, kind, fingerprint, drivers, progress).await
+            let job = bench::Job {
+                worker: &worker,
+                scratch: &paths.scratch(),
+                store: &volume,
+                threads,
+                kind,
+                hardware_fingerprint: fingerprint,
+                drivers,
+                wait,
+            };
+            measure(&paths, job, progress).await
         };
         let mut work = std::pin::pin!(work);
         let mut newest = BenchUpdate::Progress { step: "waiting until no model is loading".into(), fraction: 0.0 };
@@ -299,44 +315,30 @@ fn is_due(inventory: &Inventory, benchmark: Option<&Benchmark>) -> bool {
     })
 }
 
-/// Measures this machine and stores the result.
+/// How long a benchmark that somebody asked for waits until the desk is idle.
+pub fn asked_wait(kind: BenchmarkKind) -> Duration {
+    if kind == BenchmarkKind::Quick { IDLE_WAIT_QUICK } else { IDLE_WAIT_ASKED }
+}
+
+/// Measures this machine and stores the result; one that was cut off does not replace a whole one of the same hardware.
 ///
 /// # Errors
-/// The engine worker failed.
+/// The engine worker failed, or the desk was needed before anything was measured.
 pub async fn measure(
-    worker: &WorkerCommand,
     paths: &Paths,
-    threads: Option<u32>,
-    kind: BenchmarkKind,
-    hardware_fingerprint: String,
-    drivers: Vec<String>,
-    mut progress: impl FnMut(String, f32) + Send,
+    job: bench::Job<'_>,
+    progress: impl FnMut(String, f32) + Send,
 ) -> Result<Benchmark, WorkerError> {
-    let scratch_dir = paths.scratch();
-    if let Err(error) = std::fs::create_dir_all(&scratch_dir) {
-        return Err(WorkerError::Refused { reason: format!("cannot create {}: {error}", scratch_dir.display()) });
+    let benchmark = bench::measure(job, progress).await?;
+    let whole = |benchmark: &Benchmark| benchmark.conditions.stopped_by.is_none();
+    let known: Option<Benchmark> = read(&paths.benchmark());
+    let better = known.is_some_and(|known| {
+        let same = |field: fn(&Benchmark) -> &str| field(&known) == field(&benchmark);
+        whole(&known) && !whole(&benchmark) && same(|b| &b.hardware_fingerprint) && same(|b| &b.engine_build)
+    });
+    if !better {
+        store(&paths.benchmark(), &benchmark);
     }
-    let (measured_at, began) = (clock::now(), Instant::now());
-    let quick = kind == BenchmarkKind::Quick;
-    let budget = match kind {
-        BenchmarkKind::Quick => QUICK_BUDGET,
-        BenchmarkKind::Full => FULL_BUDGET,
-        _ => BUDGET,
-    };
-    let request = BenchRequest { scratch_dir: scratch_dir.clone(), budget, threads, quick };
-    let points = worker::bench(worker, request, |at| progress(at.step, at.fraction)).await;
-    // Models of random weights are of no use afterwards, whatever happened.
-    let _ = std::fs::remove_dir_all(&scratch_dir);
-    let benchmark = Benchmark {
-        measured_at,
-        took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        engine_build: muster_engine::BUILD.into(),
-        hardware_fingerprint,
-        points: points?,
-        conditions: Conditions { kind: Some(kind), drivers, ..Conditions::default() },
-        parts: vec![],
-    };
-    store(&paths.benchmark(), &benchmark);
     Ok(benchmark)
 }
 

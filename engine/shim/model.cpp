@@ -442,6 +442,12 @@ void ms_sequence_clear(ms_model * model, int32_t sequence) {
     ms_guard(nullptr, false, [&] { return llama_memory_seq_rm(llama_get_memory(model->context), sequence, -1, -1); });
 }
 
+void ms_sequence_trim(ms_model * model, int32_t sequence, int32_t position) {
+    ms_guard(nullptr, false, [&] {
+        return llama_memory_seq_rm(llama_get_memory(model->context), sequence, position, -1);
+    });
+}
+
 bool ms_token_ends(const ms_model * model, int32_t token) {
     return ms_guard(nullptr, true, [&] { return llama_vocab_is_eog(llama_model_get_vocab(model->model), token); });
 }

@@ -156,6 +156,8 @@ typedef struct ms_token {
 int32_t ms_decode(ms_model * model, const ms_token * tokens, size_t count);
 void    ms_synchronize(ms_model * model);
 void    ms_sequence_clear(ms_model * model, int32_t sequence);
+// Forgets what the sequence has from `position` on.
+void    ms_sequence_trim(ms_model * model, int32_t sequence, int32_t position);
 bool    ms_token_ends(const ms_model * model, int32_t token);
 
 // ---- chat ----------------------------------------------------------------------------------------------------------

@@ -152,6 +152,7 @@ mod raw {
         pub fn ms_decode(model: *mut Model, tokens: *const super::BatchToken, count: usize) -> i32;
         pub fn ms_synchronize(model: *mut Model);
         pub fn ms_sequence_clear(model: *mut Model, sequence: i32);
+        pub fn ms_sequence_trim(model: *mut Model, sequence: i32, position: i32);
         pub fn ms_token_ends(model: *const Model, token: i32) -> bool;
         pub fn ms_chat_new(
             model: *mut Model,
@@ -678,6 +679,12 @@ impl Model {
     pub fn clear(&mut self, sequence: i32) {
         // SAFETY: the model is open; llama.cpp ignores sequences that it does not have.
         unsafe { raw::ms_sequence_clear(self.0.as_ptr(), sequence) };
+    }
+
+    /// Forgets what a sequence has from a position on. Recurrent models cannot, and keep all.
+    pub fn trim(&mut self, sequence: i32, position: i32) {
+        // SAFETY: the model is open; llama.cpp ignores sequences that it does not have.
+        unsafe { raw::ms_sequence_trim(self.0.as_ptr(), sequence, position) };
     }
 
     /// Whether the token ends an answer. `token` must come from this model.

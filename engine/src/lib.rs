@@ -9,6 +9,7 @@
 //! No llama.cpp call ever happens in the process of an agent or a controller: [`worker`] starts the same executable again
 //! as `… engine-worker`, which must call [`worker_main`] before anything else.
 
+mod bench_models;
 pub mod bundled;
 mod child;
 pub mod device_table;

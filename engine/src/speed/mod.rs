@@ -131,6 +131,13 @@ fn calibrated(question: &SpeedQuestion, work: &Work, decode: bool, priors: &Prio
     };
     let mut seconds = 0.0;
     for (index, part) in work.parts.iter().enumerate() {
+        // A GPU computes a host's layers in a prefill, from copies: only the priors know how fast.
+        let copied = !decode && index > 0 && part.rates.backend == "cpu";
+        let own = calibration(index).filter(|_| !copied).and_then(|own| own.seconds(work, part, decode));
+        if let Some(own) = own {
+            seconds += own;
+            continue;
+        }
         let mut parts = vec![part.clone()];
         if !decode && index > 0 && part.rates.backend == "cpu" {
             // The first part stands for the GPU that computes copies; it holds nothing here.

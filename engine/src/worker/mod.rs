@@ -28,7 +28,7 @@ pub use earlier_build::EarlierBuild;
 pub use error::WorkerError;
 pub use generator::{GenerationStream, Generator, LoadRequest, Loaded};
 pub use jobs::{
-    BenchProgress, BenchRequest, Graphs, Layout, Outputs, PhantomBackend, PhantomDevice, Placement, SizeOptions,
+    BenchEvent, BenchRequest, Graphs, Layout, Outputs, PhantomBackend, PhantomDevice, Placement, SizeOptions,
     SizeRequest, Sized, TensorOverride, bench, devices, size,
 };
 pub use make::{Made, MakeRequest, Weights, make_model};
