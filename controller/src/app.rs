@@ -146,6 +146,7 @@ impl App {
             catalog,
             replan,
             facts: Arc::new(facts),
+            judge: Arc::default(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         };

@@ -44,4 +44,7 @@ pub struct Machine {
     pub desired_generation: u64,
     /// What it was last seen to run.
     pub observed: Option<Observed>,
+    /// The groups that it is in, in order; empty from an older controller.
+    #[serde(default)]
+    pub groups: Vec<String>,
 }

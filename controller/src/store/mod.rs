@@ -28,7 +28,7 @@ use rusqlite::types::Type;
 pub use admins::AdminStanding;
 pub use audit::{Actor, Event};
 pub use desired::{Desired, Held, HeldOutcome};
-pub use machines::{Found, HelloFacts, MachineKey, Standing};
+pub use machines::{Found, GROUPS_MAX, HelloFacts, MachineKey, Standing};
 pub use models::{ArtifactRecord, ModelFacts, NewArtifact, PutArtifact};
 pub use predictions::LedgerEntry;
 pub use sizings::{SizingKey, SizingOutcome};

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::StoreError;
 
 /// Each brings the database one version further. Never changed once released, only added to.
-pub(super) const MIGRATIONS: &[&str] = &[INITIAL, QUALITY];
+pub(super) const MIGRATIONS: &[&str] = &[INITIAL, QUALITY, GROUPS];
 
 const INITIAL: &str = "
 CREATE TABLE machines (
@@ -126,6 +126,12 @@ CREATE TABLE audit (
 
 /// How far an artifact is from what it was made from, as JSON; null where that was not measured.
 const QUALITY: &str = "ALTER TABLE artifacts ADD COLUMN quality TEXT;";
+
+/// Groups of machines, and those that machines join with a token: JSON lists of names in order.
+const GROUPS: &str = "
+ALTER TABLE machines ADD COLUMN groups TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE tokens ADD COLUMN groups TEXT NOT NULL DEFAULT '[]';
+";
 
 /// A connection with the settings that every connection has.
 pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {

@@ -3,7 +3,7 @@
 use bytes::Bytes as RawBytes;
 
 use super::error::{
-    ConversionError, FLEET_MAX, from_reference, identity, list_up_to, moment, optional, optional_text, text,
+    ConversionError, FLEET_MAX, from_reference, identity, list_up_to, moment, optional, optional_text, text, texts,
 };
 use crate::{EnrolmentState, Machine, Timestamp, wire};
 
@@ -21,6 +21,7 @@ impl From<Machine> for wire::Machine {
             benchmark,
             desired_generation,
             observed,
+            groups,
         } = value;
         Self {
             id: RawBytes::copy_from_slice(id.as_bytes()),
@@ -34,6 +35,7 @@ impl From<Machine> for wire::Machine {
             benchmark: benchmark.map(Into::into),
             desired_generation,
             observed: observed.map(Into::into),
+            groups,
         }
     }
 }
@@ -53,6 +55,7 @@ impl TryFrom<wire::Machine> for Machine {
             benchmark,
             desired_generation,
             observed,
+            groups,
         } = message;
         Ok(Self {
             id: identity("id", &id)?,
@@ -66,6 +69,7 @@ impl TryFrom<wire::Machine> for Machine {
             benchmark: optional("benchmark", benchmark)?,
             desired_generation,
             observed: optional("observed", observed)?,
+            groups: texts("groups", groups)?,
         })
     }
 }

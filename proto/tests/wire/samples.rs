@@ -226,6 +226,7 @@ pub fn machine() -> Machine {
         benchmark: Some(benchmark()),
         desired_generation: 9,
         observed: Some(observed()),
+        groups: vec![],
     }
 }
 
@@ -280,6 +281,7 @@ pub fn token() -> TokenRecord {
         uses: 2,
         needs_acceptance: true,
         revoked: true,
+        groups: vec![],
     }
 }
 

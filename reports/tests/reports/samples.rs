@@ -255,6 +255,7 @@ pub fn machine() -> Machine {
         benchmark: Some(benchmark()),
         desired_generation: 9,
         observed: Some(observed),
+        groups: vec!["accounting".into(), "berlin".into()],
     }
 }
 
@@ -272,6 +273,7 @@ pub fn bare_machine() -> Machine {
         benchmark: None,
         desired_generation: 0,
         observed: None,
+        groups: vec![],
     }
 }
 
@@ -412,6 +414,7 @@ pub fn tokens() -> Vec<TokenRecord> {
         uses,
         needs_acceptance,
         revoked,
+        groups: if byte == 0x32 { vec!["berlin".into()] } else { vec![] },
     };
     vec![
         token(0x31, 81_400, 2, false, false),
