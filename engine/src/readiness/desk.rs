@@ -30,7 +30,6 @@ pub(super) struct Desk {
     pub ram: u64,
     pub basis: MemoryBasis,
     pub host: Option<&'static KnownDevice>,
-    pub threads: u32,
     pub disk: Option<u64>,
     /// GPUs that are there and cannot be used.
     pub obstructed: Vec<Obstructed>,
@@ -57,7 +56,6 @@ impl Desk {
             ram: typical.map_or(inventory.memory.available, |typical| typical.memory_available).get(),
             basis: if typical.is_some() { MemoryBasis::Typical } else { MemoryBasis::Momentary },
             host,
-            threads: inventory.cpu.threads,
             disk: inventory.store_disk.map(|disk| disk.free.get()),
             obstructed: inventory.hardware.gpus.iter().filter_map(|gpu| obstructed(gpu, inventory, find)).collect(),
         }

@@ -117,6 +117,13 @@ pub(super) struct Outcome {
     pub standing: Standing,
 }
 
+impl Outcome {
+    /// Whether all layers are on GPUs.
+    fn whole(&self) -> bool {
+        self.fit.is_some_and(|fit| fit.share == STEPS)
+    }
+}
+
 /// A desk, its speeds and a role, as one question.
 pub(super) struct Case<'a> {
     pub desk: &'a Desk,
@@ -137,13 +144,14 @@ impl Case<'_> {
         named.unwrap_or(QUANTIZATIONS.len() - 1)
     }
 
-    /// A model in the best quantization that does, else in the one that comes nearest. Nothing where no size is known, or
+    /// A model in the best quantization that does, wholly on GPUs before partly, else in the one that comes nearest. Nothing
+    /// where no size is known, or
     /// the model was trained with less context and that will not do.
     pub fn model(&self, model: usize, shorter: bool) -> Option<Outcome> {
         let mut nearest: Option<Outcome> = None;
         for quantization in 0..=self.least() {
             let outcome = self.quantized(model, quantization, shorter, false)?;
-            if outcome.standing == Standing::Ready {
+            if outcome.standing == Standing::Ready && outcome.whole() {
                 return Some(outcome);
             }
             if nearest.is_none_or(|nearest| outcome.standing.order(nearest.standing) == Ordering::Less) {
@@ -394,10 +402,11 @@ impl Judge {
                 candidates.push(outcome);
             }
         }
-        // The best quantization, then the largest model; later ones of a size are newer.
+        // Wholly on GPUs, then the best quantization, then the largest model; later ones of a size are newer.
         let parameters = |outcome: &Outcome| reference::all()[outcome.model].parameters();
         candidates.sort_by(|one, other| {
             (one.standing.order(other.standing))
+                .then(other.whole().cmp(&one.whole()))
                 .then(one.quantization.cmp(&other.quantization))
                 .then(parameters(other).cmp(&parameters(one)))
                 .then(other.model.cmp(&one.model))

@@ -55,7 +55,6 @@ struct Parts {
     gpus: Vec<usize>,
     backend: u8,
     host: usize,
-    threads: u32,
 }
 
 /// Which benchmark of which machine's device, by its digest.
@@ -156,7 +155,6 @@ pub(super) struct DeskSpeeds<'a> {
     gpus: &'a [DeskGpu],
     backend: Backend,
     host: Option<&'static KnownDevice>,
-    threads: u32,
     /// Only one that says something: of this hardware and this engine.
     benchmark: Option<&'a Benchmark>,
     on_gpu: Answers,
@@ -173,17 +171,16 @@ impl<'a> DeskSpeeds<'a> {
         let gpus: Vec<usize> = desk.gpus.iter().map(|gpu| address(gpu.known)).collect();
         let backend = speed_backend(desk.backend());
         let number = backend as u8;
-        let (host_address, threads) = (address(host), desk.threads);
+        let host_address = address(host);
         Self {
             memory,
             gpus: &desk.gpus,
             backend,
             host,
-            threads,
             benchmark,
             on_gpu: memory.answers(Parts { gpus: gpus.clone(), backend: number, ..Parts::default() }),
-            split: memory.answers(Parts { gpus, backend: number, host: host_address, threads }),
-            on_host: memory.answers(Parts { host: host_address, threads, ..Parts::default() }),
+            split: memory.answers(Parts { gpus, backend: number, host: host_address }),
+            on_host: memory.answers(Parts { host: host_address, ..Parts::default() }),
             ratios: Default::default(),
         }
     }
