@@ -3,6 +3,9 @@
 //! The same number and seed give the same fleet. Speeds in benchmarks are made from the published rates of the parts and
 //! noise: good for load, no evidence of how fast anything is.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
 use muster_engine::device_table::{self, KnownDevice, Vendor};
 use muster_proto::{
     BenchModel, BenchPoint, Benchmark, Bytes, Chassis, ChassisKind, Conditions, Cpu, Device, DeviceKind, Disk,
@@ -231,11 +234,18 @@ fn part(bytes: Bytes, share: f64) -> Bytes {
     Bytes::new((bytes.get() as f64 * share) as u64)
 }
 
+/// The device of that name; looked for once.
+fn known(name: &str) -> Option<&'static KnownDevice> {
+    static FOUND: Mutex<BTreeMap<String, Option<&'static KnownDevice>>> = Mutex::new(BTreeMap::new());
+    let mut found = FOUND.lock().expect("nobody panicked");
+    *found.entry(name.to_owned()).or_insert_with(|| device_table::find(name).ok())
+}
+
 /// Four quantizations of two models on every device.
 fn benchmark(inventory: &Inventory, chance: &mut Chance) -> Benchmark {
     let mut points = Vec::new();
     for device in &inventory.devices {
-        let known = device_table::find(&device.description).ok();
+        let known = known(&device.description);
         let bandwidth = known.and_then(|known| known.bandwidth).unwrap_or(45e9);
         let operations = known.filter(|known| !known.is_cpu()).and_then(|known| known.fp16).unwrap_or(0.6e12);
         let own = chance.about(0.1);

@@ -26,6 +26,9 @@ const USUAL_HOST: &str = "cpu-desktop";
 /// The model whose calibrated speed over its prior one is taken for all.
 const PIVOT: &str = "llama-3.1-8b";
 
+/// Index of its quantization, `Q4_K_M`.
+const PIVOT_QUANTIZATION: usize = 3;
+
 /// Steps that shares of layers are told apart by.
 pub(super) const STEPS: u8 = 16;
 
@@ -154,7 +157,10 @@ pub(super) struct DeskSpeeds<'a> {
     memory: &'a Memory,
     gpus: &'a [DeskGpu],
     backend: Backend,
+    /// The processor, or the usual one in its place.
     host: Option<&'static KnownDevice>,
+    /// Whether that says something of this processor.
+    host_known: bool,
     /// Only one that says something: of this hardware and this engine.
     benchmark: Option<&'a Benchmark>,
     on_gpu: Answers,
@@ -167,7 +173,7 @@ pub(super) struct DeskSpeeds<'a> {
 impl<'a> DeskSpeeds<'a> {
     pub fn new(memory: &'a Memory, desk: &'a Desk, benchmark: Option<&'a Benchmark>) -> Self {
         let measured_cpu = benchmark.is_some_and(|benchmark| has(benchmark, CPU));
-        let host = desk.host.or_else(|| if measured_cpu { device_table::by_key(USUAL_HOST) } else { None });
+        let host = desk.host.or_else(|| device_table::by_key(USUAL_HOST));
         let gpus: Vec<usize> = desk.gpus.iter().map(|gpu| address(gpu.known)).collect();
         let backend = speed_backend(desk.backend());
         let number = backend as u8;
@@ -177,6 +183,7 @@ impl<'a> DeskSpeeds<'a> {
             gpus: &desk.gpus,
             backend,
             host,
+            host_known: desk.host.is_some() || measured_cpu,
             benchmark,
             on_gpu: memory.answers(Parts { gpus: gpus.clone(), backend: number, ..Parts::default() }),
             split: memory.answers(Parts { gpus, backend: number, host: host_address }),
@@ -187,6 +194,9 @@ impl<'a> DeskSpeeds<'a> {
 
     /// For ranking and counting. `share` is how many sixteenths of the layers are on GPUs.
     pub fn quick(&self, model: usize, quantization: usize, share: u8) -> Option<Speeds> {
+        if share == 0 && !self.host_known {
+            return None;
+        }
         if share > 0 && self.gpus.iter().any(|gpu| gpu.known.is_none()) {
             return self.exact(model, quantization, share);
         }
@@ -197,21 +207,62 @@ impl<'a> DeskSpeeds<'a> {
 
     /// For showing: this very model, by the benchmark where there is one.
     pub fn exact(&self, model: usize, quantization: usize, share: u8) -> Option<Speeds> {
+        if share == 0 && !self.host_known {
+            return None;
+        }
         if share > 0 && self.gpus.iter().any(|gpu| gpu.known.is_none()) {
             return self.by_benchmark_alone(model, quantization, share);
         }
         match self.calibrated(model, quantization, share) {
             Some(speed) => Some(speeds(speed, true)),
+            None if share > 0 && share < STEPS => {
+                Some(speeds(self.answer(model, quantization, share, &[], None)?, false))
+            }
             None => Some(speeds(self.prior(model, quantization, share)?, false)),
         }
     }
 
+    /// What published figures say. Between all layers on GPUs and none, times add up, corrected by what they come to for
+    /// [`PIVOT`] with half of its layers on GPUs (a prefill computes layers of main memory on GPUs too).
     fn prior(&self, model: usize, quantization: usize, share: u8) -> Option<Speed> {
-        let answers = match share {
-            0 => &self.on_host,
-            STEPS => &self.on_gpu,
-            _ => &self.split,
+        match share {
+            STEPS => self.remembered(&self.on_gpu, model, quantization, share),
+            0 => self.remembered(&self.on_host, model, quantization, share),
+            _ => {
+                let pivot = (*PIVOT_INDEX)?;
+                let split = self.remembered(&self.split, pivot, PIVOT_QUANTIZATION, STEPS / 2)?;
+                let half = self.added(pivot, PIVOT_QUANTIZATION, STEPS / 2)?;
+                let added = self.added(model, quantization, share)?;
+                Some(Speed {
+                    prefill: Ratio::between(half.prefill, split.prefill).on(added.prefill),
+                    decode: Ratio::between(half.decode, split.decode).on(added.decode),
+                })
+            }
+        }
+    }
+
+    /// The sum of the times that the parts take for their layers.
+    fn added(&self, model: usize, quantization: usize, share: u8) -> Option<Speed> {
+        let on_gpu = self.remembered(&self.on_gpu, model, quantization, STEPS)?;
+        let on_host = self.remembered(&self.on_host, model, quantization, 0)?;
+        let share = f64::from(share) / f64::from(STEPS);
+        let rate = |gpu: TokensPerSecond, host: TokensPerSecond| {
+            TokensPerSecond::new(1.0 / (share / gpu.get() + (1.0 - share) / host.get()))
         };
+        let interval = |gpu: Interval, host: Interval| {
+            Some(Interval {
+                expected: rate(gpu.expected, host.expected)?,
+                low: rate(gpu.low, host.low)?,
+                high: rate(gpu.high, host.high)?,
+            })
+        };
+        Some(Speed {
+            prefill: interval(on_gpu.prefill, on_host.prefill)?,
+            decode: interval(on_gpu.decode, on_host.decode)?,
+        })
+    }
+
+    fn remembered(&self, answers: &Answers, model: usize, quantization: usize, share: u8) -> Option<Speed> {
         let asked = (u16::try_from(model).ok()?, u8::try_from(quantization).ok()?, share);
         if let Some(answer) = locked(answers).get(&asked) {
             return *answer;
@@ -234,7 +285,8 @@ impl<'a> DeskSpeeds<'a> {
             if !has(benchmark, CPU) && share == 0 {
                 return None;
             }
-            let (prior, own) = (self.prior(pivot, 3, share)?, self.calibrated(pivot, 3, share)?);
+            let (prior, own) =
+                (self.prior(pivot, PIVOT_QUANTIZATION, share)?, self.calibrated(pivot, PIVOT_QUANTIZATION, share)?);
             Some((Ratio::between(prior.prefill, own.prefill), Ratio::between(prior.decode, own.decode)))
         })
     }
@@ -263,9 +315,6 @@ impl<'a> DeskSpeeds<'a> {
     ) -> Option<Speed> {
         let costs = COSTS.get(model)?.get(quantization)?.as_ref()?;
         let on_gpus = f64::from(share) / f64::from(STEPS);
-        if share < STEPS && self.host.is_none() && share == 0 {
-            return None;
-        }
         let budgets: f64 = self.gpus.iter().map(|gpu| gpu.budget.max(1) as f64).sum();
         let devices = if share == 0 {
             Vec::new()
@@ -289,7 +338,7 @@ impl<'a> DeskSpeeds<'a> {
             costs,
             devices,
             placement: Placement { host_layers, host_experts: host_layers, host_output },
-            host: self.host,
+            host: Some(self.host?),
             host_calibration: host,
             backend: if share == 0 { Backend::Cpu } else { self.backend },
             flash_attention: None,
