@@ -19,6 +19,8 @@ pub struct UnknownRole {
 
 /// All role profiles.
 pub fn roles() -> Vec<RoleProfile> {
+    use ModelRole::{Chat, Code, Embed};
+
     let profile =
         |name: &str, purpose: ModelRole, millions: (u64, u64), context, prefill, decode: Option<f64>| RoleProfile {
             name: name.to_owned(),
@@ -30,7 +32,6 @@ pub fn roles() -> Vec<RoleProfile> {
             prefill_floor: TokensPerSecond::new(prefill),
             decode_floor: decode.and_then(TokensPerSecond::new),
         };
-    use ModelRole::{Chat, Code, Embed};
     vec![
         profile("chat", Chat, (6_500, 10_500), 8192, 100.0, Some(10.0)),
         profile("chat-14b", Chat, (11_500, 16_500), 8192, 100.0, Some(10.0)),
