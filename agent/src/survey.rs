@@ -193,13 +193,8 @@ impl Surveyor {
             .map(|inventory| (inventory.hardware_fingerprint.clone(), drivers(&inventory)))
             .unwrap_or_default();
         let (steps, mut told) = mpsc::channel(16);
-        let (worker, paths, volume, threads, quiet) = (
-            self.worker.clone(),
-            self.paths.clone(),
-            self.store.clone(),
-            self.threads,
-            Arc::clone(&self.quiet),
-        );
+        let (worker, paths, volume, threads, quiet) =
+            (self.worker.clone(), self.paths.clone(), self.store.clone(), self.threads, Arc::clone(&self.quiet));
         let wait = if listeners.is_empty() { IDLE_WAIT } else { asked_wait(kind) };
         let work = async move {
             let _quiet = quiet.lock().await;

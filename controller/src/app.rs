@@ -166,6 +166,7 @@ impl App {
             benches,
             metrics,
             facts: Arc::new(facts),
+            judge: Arc::default(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         };

@@ -215,9 +215,8 @@ impl Benches {
 }
 
 /// The machines of a group.
-///
-/// There are no groups yet, so that none has a machine.
 pub(crate) async fn machines_of_group(store: &Store, group: &str) -> Result<BTreeSet<MachineId>, StoreError> {
-    let _ = (store, group);
-    Ok(BTreeSet::new())
+    let machines = store.machines().await?;
+    let members = machines.into_iter().filter(|machine| machine.groups.iter().any(|name| name == group));
+    Ok(members.map(|machine| machine.id).collect())
 }

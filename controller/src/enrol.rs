@@ -104,7 +104,7 @@ pub enum EnrolError {
 }
 
 /// What an operator asks of a new token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRequest {
     /// How often it may be used.
     pub uses: u32,
@@ -112,6 +112,8 @@ pub struct TokenRequest {
     pub lifetime: Duration,
     /// Whether machines wait for an operator's word.
     pub needs_acceptance: bool,
+    /// The groups that machines join.
+    pub groups: Vec<String>,
 }
 
 /// Why a token is not made.
@@ -233,6 +235,7 @@ impl Enroller {
             uses: 0,
             needs_acceptance: request.needs_acceptance,
             revoked: false,
+            groups: request.groups,
         };
         self.store.put_token(hash(token.secret()), record.clone(), actor).await?;
         Ok(Ok((token, record)))

@@ -3,7 +3,7 @@
 //! Owns: reading GGUF headers ([`gguf`]), the child processes in which llama.cpp runs ([`worker`]), models of random
 //! weights ([`random_model`]), the maker of models of any architecture ([`maker`]) and the models that everybody knows
 //! ([`mod@reference`]), known devices ([`device_table`]), the arithmetic of speed ([`speed`]), estimates of memory and speed
-//! ([`mod@estimate`]), the bundled model ([`bundled`]), and what both programs need of the local machine ([`host`]). It
+//! ([`mod@estimate`]), what a machine is ready for ([`readiness`]), the bundled model ([`bundled`]), and what both programs need of the local machine ([`host`]). It
 //! does not know of controllers, policies or networks.
 //!
 //! No llama.cpp call ever happens in the process of an agent or a controller: [`worker`] starts the same executable again
@@ -24,6 +24,7 @@ pub mod maker;
 pub mod profile;
 pub mod quality_text;
 pub mod random_model;
+pub mod readiness;
 pub mod reference;
 pub mod speed;
 mod split_mix;

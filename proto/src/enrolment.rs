@@ -111,6 +111,9 @@ pub struct TokenRecord {
     pub needs_acceptance: bool,
     /// Whether an operator took it back.
     pub revoked: bool,
+    /// The groups that machines join which enrol with it.
+    #[serde(default)]
+    pub groups: Vec<String>,
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod plan;
 mod policy;
 mod protocol;
 mod quality;
+mod readiness;
 mod timestamp;
 mod units;
 #[cfg(feature = "wire")]
@@ -56,5 +57,10 @@ pub use plan::{Assignment, Candidate, Closeness, MachinePlan, Plan, Rejection, R
 pub use policy::{Policy, PolicyError, RolePolicy};
 pub use protocol::{PROTOCOL_VERSION, ProtocolError, check_peer_protocol};
 pub use quality::{Divergence, Quality, Statistic};
+pub use readiness::{
+    Assessment, CoverageLevel, FactTimes, FleetGpu, MachineReadiness, MemoryBasis, ModelCoverage, ModelPlacement,
+    ModelVerdict, Phase, Readiness, ReadinessReason, ReadinessReport, ReadinessSummary, ReasonCause, RoleProfile,
+    SpeedRange, VramBin,
+};
 pub use timestamp::Timestamp;
 pub use units::{Bytes, BytesPerSecond, ContextTokens, TokensPerSecond, grouped};

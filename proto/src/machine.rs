@@ -47,4 +47,7 @@ pub struct Machine {
     /// The newest order to benchmark it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bench_order: Option<BenchOrder>,
+    /// The groups that it is in, in order; empty from an older controller.
+    #[serde(default)]
+    pub groups: Vec<String>,
 }

@@ -18,7 +18,7 @@ pub fn tokens_table(tokens: &[TokenRecord], now: Timestamp, style: &Style) -> St
     }
     let mut grid = Grid::new(style, &["ID", "STATE", "USED", "MADE", "EXPIRES", "MACHINES"]).whole(&[0]);
     for token in tokens {
-        let TokenRecord { id, created_at, expires_at, uses_allowed, uses, needs_acceptance, revoked } = token;
+        let TokenRecord { id, created_at, expires_at, uses_allowed, uses, needs_acceptance, revoked, groups } = token;
         let state = if *revoked {
             toned("revoked", Tone::Bad)
         } else if uses >= uses_allowed {
@@ -34,10 +34,15 @@ pub fn tokens_table(tokens: &[TokenRecord], now: Timestamp, style: &Style) -> St
             plain(format!("{uses} of {uses_allowed}")),
             plain(age(*created_at, now)),
             plain(age(*expires_at, now)),
-            plain(if *needs_acceptance { "wait for acceptance" } else { "accepted at once" }),
+            plain(joining(*needs_acceptance, groups)),
         ]);
     }
     grid.render()
+}
+
+fn joining(needs_acceptance: bool, groups: &[String]) -> String {
+    let how = if needs_acceptance { "wait for acceptance" } else { "accepted at once" };
+    if groups.is_empty() { how.to_owned() } else { format!("{how}, join {}", groups.join(", ")) }
 }
 
 /// One line for each admin.

@@ -1,7 +1,7 @@
 //! What operators and users read: tables and pages as text.
 //!
-//! Pure functions from domain types to a `String` that ends with a newline: no I/O, no clock (the moment is an argument),
-//! no terminal (a [`Style`] says how wide it is and whether it takes colours). No line is wider than the style's width.
+//! Pure functions from domain types to a `String` that ends with a newline (a workbook is bytes): no I/O, no clock (the moment
+//! is an argument), no terminal (a [`Style`] says how wide it is and whether it takes colours). No line is wider than the style's width.
 //! Texts that came from other machines lose their control characters here. JSON is not made here: it is serde's form of
 //! the same types.
 
@@ -21,6 +21,7 @@ mod models;
 mod observed;
 mod plan;
 mod prediction;
+mod readiness;
 mod status;
 mod style;
 
@@ -37,5 +38,9 @@ pub use models::{model_page, models_table};
 pub use observed::observed_page;
 pub use plan::plan_page;
 pub use prediction::{deviation, prediction_table};
+pub use readiness::{
+    CsvError, WorkbookError, assessments_table, audit_html, audit_table, readiness_csv, readiness_html, readiness_page,
+    readiness_xlsx,
+};
 pub use status::{agent_status_page, status_page};
 pub use style::Style;

@@ -1,7 +1,9 @@
 //! The fleet, and one machine of it.
 
 use comfy_table::Cell;
-use muster_proto::{BenchOrderState, DeviceKind, EnrolmentState, Inventory, Machine, MachinePlan, Timestamp};
+use muster_proto::{
+    Assessment, BenchOrderState, DeviceKind, EnrolmentState, Inventory, Machine, MachinePlan, Timestamp,
+};
 
 use crate::age::{age, date_and_age};
 use crate::bench_orders::order_cell;
@@ -10,6 +12,7 @@ use crate::inventory::inventory_page;
 use crate::layout::{Facts, Grid, UNKNOWN, heading, known, plain, sentence, toned};
 use crate::observed::{deployments_table, state_tone};
 use crate::prediction::prediction_table;
+use crate::readiness::assessments_table;
 use crate::style::{Style, Tone};
 
 /// One line for each machine.
@@ -79,8 +82,15 @@ fn runs(machine: &Machine) -> Cell {
     }
 }
 
-/// Everything that is known of one machine. Predictions come from its part of the plan, where there is one.
-pub fn machine_page(machine: &Machine, planned: Option<&MachinePlan>, now: Timestamp, style: &Style) -> String {
+/// Everything that is known of one machine. Predictions come from its part of the plan, where there is one; `assessments`
+/// say what it is ready for.
+pub fn machine_page(
+    machine: &Machine,
+    planned: Option<&MachinePlan>,
+    assessments: &[Assessment],
+    now: Timestamp,
+    style: &Style,
+) -> String {
     let Machine {
         id,
         hostname,
@@ -94,6 +104,7 @@ pub fn machine_page(machine: &Machine, planned: Option<&MachinePlan>, now: Times
         desired_generation,
         observed,
         bench_order,
+        groups,
     } = machine;
     let seen = match (online, last_seen) {
         (true, _) => toned("online", Tone::Good),
@@ -121,6 +132,7 @@ pub fn machine_page(machine: &Machine, planned: Option<&MachinePlan>, now: Times
         )
         .add("enrolled", plain(date_and_age(*enrolled_at, now)))
         .add("stream", seen)
+        .add("groups", if groups.is_empty() { toned(UNKNOWN, Tone::Quiet) } else { plain(groups.join(", ")) })
         .add("agent", known(agent_version.as_ref()))
         .add("generation", held);
     if let Some(endpoint) = observed.as_ref().and_then(|observed| observed.endpoint.as_ref()) {
@@ -158,6 +170,9 @@ pub fn machine_page(machine: &Machine, planned: Option<&MachinePlan>, now: Times
         if !pairs.is_empty() {
             part("Predicted and measured".into(), prediction_table(&pairs, style));
         }
+    }
+    if !assessments.is_empty() {
+        part("Ready for".into(), assessments_table(assessments, style));
     }
     match inventory {
         Some(inventory) => {

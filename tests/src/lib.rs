@@ -11,6 +11,7 @@ mod binaries;
 mod controller;
 mod endpoint;
 mod facts;
+pub mod fleet;
 mod gguf;
 mod http;
 mod identity;

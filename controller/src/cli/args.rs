@@ -81,6 +81,9 @@ pub(super) enum Command {
     /// What was decided, and why
     #[command(subcommand)]
     Plan(PlanCommand),
+    /// What the fleet can do
+    #[command(subcommand)]
+    Report(ReportCommand),
     /// How the controller is doing
     Status,
     /// What a model takes in memory, where it goes, and how fast it runs: on any GPU, with none at hand
@@ -158,6 +161,9 @@ pub(super) enum TokenCommand {
         /// Machines wait until an operator accepts them
         #[arg(long)]
         needs_acceptance: bool,
+        /// Machines that enrol with it join this group; repeat it for several
+        #[arg(long, value_name = "GROUP")]
+        group: Vec<String>,
     },
     /// List tokens, without their secrets
     List,
@@ -184,6 +190,17 @@ pub(super) enum MachinesCommand {
         /// Turn it away instead
         #[arg(long)]
         reject: bool,
+    },
+    /// Put a machine into groups, or take it out of them
+    Group {
+        /// Hostname, id, or a prefix of the id that is unique
+        machine: String,
+        /// A group to put it into; repeat it for several
+        #[arg(long, value_name = "GROUP", required_unless_present = "remove")]
+        add: Vec<String>,
+        /// A group to take it out of; repeat it for several
+        #[arg(long, value_name = "GROUP")]
+        remove: Vec<String>,
     },
     /// Cut a machine off for good
     Revoke {
@@ -267,6 +284,50 @@ pub(super) enum PlanCommand {
         /// For this machine only: hostname, id, or a prefix of the id that is unique
         machine: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ReportCommand {
+    /// Which machines are ready for a role, with which model, and what stands in the way of the others
+    Readiness(ReadinessArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_long_help = READINESS_AFTER)]
+pub(super) struct ReadinessArgs {
+    /// What machines should do: chat, chat-14b, chat-32b, chat-70b, code or embed
+    #[arg(long, value_name = "ROLE", default_value = "chat")]
+    pub role: String,
+    /// Only machines of this group
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// The form [default: what FILE ends with, json with --json, else table]
+    #[arg(long, value_enum)]
+    pub format: Option<ReportFormat>,
+    /// Write to this file
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+const READINESS_AFTER: &str = "\
+Examples:
+  muster report readiness
+  muster report readiness --role code --group berlin --output readiness.html
+  muster report readiness --role chat-14b --output readiness.xlsx";
+
+/// The form of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ReportFormat {
+    /// For a terminal
+    Table,
+    /// Everything, for programs
+    Json,
+    /// One line for each machine
+    Csv,
+    /// A workbook: summary, machines, GPUs, models
+    Xlsx,
+    /// One page with charts, for reading and printing
+    Html,
 }
 
 #[derive(Debug, Args)]

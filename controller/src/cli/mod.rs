@@ -14,6 +14,7 @@ mod models;
 mod output;
 mod plan;
 mod policy;
+mod report;
 mod serve;
 mod status;
 mod token;
@@ -128,6 +129,9 @@ async fn ask(global: &args::Global, command: Command, output: &Output) -> Result
         Command::Models(command) => models::run(&mut client, command, output).await,
         Command::Policy(command) => policy::run(&mut client, command, output).await,
         Command::Plan(args::PlanCommand::Show { machine }) => plan::show(&mut client, machine, output).await,
+        Command::Report(args::ReportCommand::Readiness(arguments)) => {
+            report::readiness(&mut client, &arguments, output).await
+        }
         Command::Status => status::show(&mut client, output).await,
         Command::Events(arguments) => events::list(&mut client, &arguments, output).await,
         Command::Admin(command) => admin::run(&mut client, command, output).await,

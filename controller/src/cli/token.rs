@@ -17,8 +17,9 @@ struct Created {
 
 pub(super) async fn run(client: &mut Client, command: TokenCommand, output: &Output) -> Result<(), Failure> {
     match command {
-        TokenCommand::Create { uses, expires, needs_acceptance } => {
-            let request = wire::CreateTokenRequest { uses, lifetime_seconds: expires.0.as_secs(), needs_acceptance };
+        TokenCommand::Create { uses, expires, needs_acceptance, group: groups } => {
+            let lifetime_seconds = expires.0.as_secs();
+            let request = wire::CreateTokenRequest { uses, lifetime_seconds, needs_acceptance, groups };
             let wire::CreateTokenResponse { token, record } = client.create_token(request).await?.into_inner();
             let record = TokenRecord::try_from(there(record, "the token's record")?)?;
             let created = Created { token, record };

@@ -1,10 +1,12 @@
 //! `Admin`: for operators.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes as RawBytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use muster_engine::readiness;
 use muster_proto::wire::admin_server::Admin;
 use muster_proto::wire::{self, import_model_progress, import_model_request, quantize_model_request};
 use muster_proto::{
@@ -16,14 +18,14 @@ use tokio::task::spawn_blocking;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::{Services, import_status, internal, operator, store_status};
+use super::{Services, groups, import_status, internal, operator, store_status};
 use crate::benches::{Benches, machines_of_group};
 use crate::blobs::Staged;
 use crate::ca::CertificateRequest;
 use crate::catalog::{ImportError, ImportProgress, ImportRequest, Progress};
 use crate::enrol::TokenRequest;
 use crate::identity::Subject;
-use crate::store::{Event, Found};
+use crate::store::{Event, Found, GROUPS_MAX};
 
 /// Most quantizations in one import.
 const QUANTIZE_MAX: usize = 64;
@@ -263,8 +265,9 @@ impl Admin for AdminService {
         request: Request<wire::CreateTokenRequest>,
     ) -> Result<Response<wire::CreateTokenResponse>, Status> {
         let actor = operator(&request)?;
-        let wire::CreateTokenRequest { uses, lifetime_seconds, needs_acceptance } = request.into_inner();
-        let wanted = TokenRequest { uses, lifetime: Duration::from_secs(lifetime_seconds), needs_acceptance };
+        let wire::CreateTokenRequest { uses, lifetime_seconds, needs_acceptance, groups } = request.into_inner();
+        let groups = groups::read(groups)?;
+        let wanted = TokenRequest { uses, lifetime: Duration::from_secs(lifetime_seconds), needs_acceptance, groups };
         let made = self.services.enroller.create_token(wanted, actor).await.map_err(|error| store_status(&error))?;
         let (token, record) = made.map_err(|error| Status::invalid_argument(error.to_string()))?;
         Ok(Response::new(wire::CreateTokenResponse { token: token.to_string(), record: Some(record.into()) }))
@@ -355,6 +358,41 @@ impl Admin for AdminService {
         self.services.links.cut_off(&Subject::Machine(machine));
         self.services.replan.request();
         self.machine(machine).await
+    }
+
+    async fn set_machine_groups(
+        &self,
+        request: Request<wire::SetMachineGroupsRequest>,
+    ) -> Result<Response<wire::Machine>, Status> {
+        let actor = operator(&request)?;
+        let wire::SetMachineGroupsRequest { machine, add, remove } = request.into_inner();
+        let (add, remove) = (groups::read(add)?, groups::read(remove)?);
+        let machine = self.find(machine).await?;
+        let now = self.services.clock.now();
+        let set = self.services.store.set_groups(machine, add, remove, now, actor).await;
+        if set.map_err(|error| store_status(&error))? == Some(false) {
+            return Err(Status::failed_precondition(format!("a machine is in at most {GROUPS_MAX} groups")));
+        }
+        self.machine(machine).await
+    }
+
+    async fn get_readiness(
+        &self,
+        request: Request<wire::GetReadinessRequest>,
+    ) -> Result<Response<wire::ReadinessReport>, Status> {
+        operator(&request)?;
+        let wire::GetReadinessRequest { role, group } = request.into_inner();
+        let role = readiness::role(&role).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let group = Some(group).filter(|group| !group.is_empty());
+        let machines = self.machines().await?;
+        if let Some(group) = &group
+            && !machines.iter().any(|machine| machine.groups.contains(group))
+        {
+            return Err(Status::not_found(format!("no machine is in the group {group:?}: see muster machines group")));
+        }
+        let (judge, now) = (Arc::clone(&self.services.judge), self.services.clock.now());
+        let report = spawn_blocking(move || judge.report(&machines, &role, group.as_deref(), now)).await;
+        Ok(Response::new(report.map_err(|error| internal(&error))?.into()))
     }
 
     async fn import_model(

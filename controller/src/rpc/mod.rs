@@ -5,6 +5,7 @@
 
 mod admin;
 mod enrolment;
+mod groups;
 mod link;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use muster_engine::readiness::Judge;
 use muster_proto::wire::admin_server::AdminServer;
 use muster_proto::wire::agent_link_server::AgentLinkServer;
 use muster_proto::wire::enrolment_server::EnrolmentServer;
@@ -56,6 +58,7 @@ pub(crate) struct Services {
     pub benches: Benches,
     pub metrics: Arc<Metrics>,
     pub facts: Arc<ControllerFacts>,
+    pub judge: Arc<Judge>,
     /// What runs for longer than its request.
     pub tasks: TaskTracker,
     pub shutdown: CancellationToken,

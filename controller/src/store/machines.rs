@@ -1,6 +1,6 @@
 //! Machines: who is enrolled, and the newest that is known of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_proto::{Benchmark, EnrolmentState, Inventory, Machine, MachineId, Observed, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -53,9 +53,12 @@ pub enum Found {
 /// Changes of deployments that one observed state brings into the audit log: what more a machine says is kept and not told.
 const TOLD: usize = 32;
 
+/// Most groups of a machine.
+pub const GROUPS_MAX: usize = 64;
+
 const COLUMNS: &str =
     "machines.id, machines.hostname, state, enrolled_at, last_seen, agent_version, inventory, benchmark,
-    observed, coalesce(desired.generation, 0)";
+    observed, coalesce(desired.generation, 0), groups";
 
 /// A machine but for its JSON columns, which are parsed outside of SQLite's callback.
 struct Raw {
@@ -63,6 +66,7 @@ struct Raw {
     inventory: Option<String>,
     benchmark: Option<String>,
     observed: Option<String>,
+    groups: String,
 }
 
 fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
@@ -80,10 +84,12 @@ fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
             desired_generation: amount(row.get(9)?),
             observed: None,
             bench_order: None,
+            groups: Vec::new(),
         },
         inventory: row.get(6)?,
         benchmark: row.get(7)?,
         observed: row.get(8)?,
+        groups: row.get(10)?,
     })
 }
 
@@ -101,6 +107,7 @@ impl Raw {
             inventory: read::<Inventory>(id, "the inventory", self.inventory)?,
             benchmark: read::<Benchmark>(id, "the benchmark", self.benchmark)?,
             observed: read::<Observed>(id, "the observed state", self.observed)?,
+            groups: from_json(&format!("the groups of machine {id}"), &self.groups)?,
             ..self.machine
         })
     }
@@ -112,6 +119,28 @@ fn observed_of(connection: &Connection, machine: MachineId) -> Result<Option<Obs
         .query_row([machine.to_string()], |row| row.get(0))
         .optional()?;
     text.flatten().map(|text| from_json(&format!("the observed state of machine {machine}"), &text)).transpose()
+}
+
+fn groups_of(connection: &Connection, machine: MachineId) -> Result<Option<Vec<String>>, Fault> {
+    let text: Option<String> = connection
+        .prepare_cached("SELECT groups FROM machines WHERE id = ?1")?
+        .query_row([machine.to_string()], |row| row.get(0))
+        .optional()?;
+    text.map(|text| from_json(&format!("the groups of machine {machine}"), &text)).transpose()
+}
+
+fn put_groups(connection: &Connection, machine: MachineId, groups: &[String]) -> Result<(), Fault> {
+    connection
+        .prepare_cached("UPDATE machines SET groups = ?2 WHERE id = ?1")?
+        .execute(params![machine.to_string(), to_json(&groups)])?;
+    Ok(())
+}
+
+/// Puts a machine into the groups of a token that it enrolls with; those that it is in stay.
+pub(super) fn join_groups(connection: &Connection, machine: MachineId, groups: &[String]) -> Result<(), Fault> {
+    let Some(before) = groups_of(connection, machine)?.filter(|_| !groups.is_empty()) else { return Ok(()) };
+    let all: BTreeSet<&String> = before.iter().chain(groups).take(GROUPS_MAX).collect();
+    put_groups(connection, machine, &all.into_iter().cloned().collect::<Vec<_>>())
 }
 
 /// Notes the newest certificate; an older one never replaces it.
@@ -228,6 +257,36 @@ impl Store {
                 audit::record(connection, &event)?;
             }
             Ok(changed > 0)
+        })
+        .await
+    }
+
+    /// Puts a machine into groups and takes it out of others; recorded where that changes anything. `None` if there is no
+    /// such machine, else whether it had room for all.
+    pub async fn set_groups(
+        &self,
+        machine: MachineId,
+        add: Vec<String>,
+        remove: Vec<String>,
+        at: Timestamp,
+        actor: Actor,
+    ) -> Result<Option<bool>, StoreError> {
+        self.write("change a machine's groups", move |connection| {
+            let Some(before) = groups_of(connection, machine)? else { return Ok(None) };
+            let mut groups: BTreeSet<String> = before.iter().cloned().collect();
+            groups.retain(|group| !remove.contains(group));
+            groups.extend(add);
+            let groups: Vec<String> = groups.into_iter().collect();
+            if groups.len() > GROUPS_MAX {
+                return Ok(Some(false));
+            }
+            if groups != before {
+                put_groups(connection, machine, &groups)?;
+                let detail =
+                    format!("in {}", if groups.is_empty() { "no group".to_owned() } else { groups.join(", ") });
+                audit::record(connection, &Event::new(at, actor, "machine.groups_changed", machine, detail))?;
+            }
+            Ok(Some(true))
         })
         .await
     }

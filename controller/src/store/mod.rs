@@ -31,7 +31,7 @@ pub use admins::AdminStanding;
 pub use audit::{Actor, Event};
 pub use desired::{Desired, Held, HeldOutcome};
 pub use fleet::FleetCounts;
-pub use machines::{Found, HelloFacts, MachineKey, Standing};
+pub use machines::{Found, GROUPS_MAX, HelloFacts, MachineKey, Standing};
 pub use models::{ArtifactRecord, ModelFacts, NewArtifact, PutArtifact};
 pub use predictions::LedgerEntry;
 pub use sizings::{SizingKey, SizingOutcome};

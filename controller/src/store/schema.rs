@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::StoreError;
 
 /// Each brings the database one version further. Never changed once released, only added to.
-pub(super) const MIGRATIONS: &[&str] = &[INITIAL, QUALITY, BENCH_ORDERS];
+pub(super) const MIGRATIONS: &[&str] = &[INITIAL, QUALITY, BENCH_ORDERS, GROUPS];
 
 const INITIAL: &str = "
 CREATE TABLE machines (
@@ -133,6 +133,12 @@ CREATE TABLE bench_orders (
     machine TEXT PRIMARY KEY REFERENCES machines(id),
     record TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Groups of machines, and those that machines join with a token: JSON lists of names in order.
+const GROUPS: &str = "
+ALTER TABLE machines ADD COLUMN groups TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE tokens ADD COLUMN groups TEXT NOT NULL DEFAULT '[]';
 ";
 
 /// A connection with the settings that every connection has.

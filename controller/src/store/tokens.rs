@@ -3,11 +3,12 @@
 use std::hint::black_box;
 
 use muster_proto::{EnrolmentState, MachineId, Timestamp, TokenId, TokenRecord};
+use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::audit::{self, Actor, Event};
-use super::machines::note_certificate;
-use super::{Fault, Store, StoreError, parsed, time};
+use super::machines::{join_groups, note_certificate};
+use super::{Fault, Store, StoreError, parsed, time, to_json};
 
 /// Bytes of a hash that a token is found by.
 const PREFIX: usize = 4;
@@ -67,7 +68,7 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && difference == 0
 }
 
-const COLUMNS: &str = "id, created_at, expires_at, uses_allowed, uses, needs_acceptance, revoked";
+const COLUMNS: &str = "id, created_at, expires_at, uses_allowed, uses, needs_acceptance, revoked, groups";
 
 fn record_of(row: &Row<'_>) -> rusqlite::Result<TokenRecord> {
     Ok(TokenRecord {
@@ -78,13 +79,15 @@ fn record_of(row: &Row<'_>) -> rusqlite::Result<TokenRecord> {
         uses: row.get(4)?,
         needs_acceptance: row.get(5)?,
         revoked: row.get(6)?,
+        groups: serde_json::from_str(row.get_ref(7)?.as_str()?)
+            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(7, Type::Text, error.into()))?,
     })
 }
 
 fn find(connection: &Connection, hash: &[u8; 32]) -> Result<Option<TokenRecord>, Fault> {
     let mut statement =
         connection.prepare_cached(&format!("SELECT {COLUMNS}, hash FROM tokens WHERE hash_prefix = ?1"))?;
-    let rows = statement.query_map([&hash[..PREFIX]], |row| Ok((record_of(row)?, row.get::<_, Vec<u8>>(7)?)))?;
+    let rows = statement.query_map([&hash[..PREFIX]], |row| Ok((record_of(row)?, row.get::<_, Vec<u8>>(8)?)))?;
     let mut found = None;
     for row in rows {
         let (record, stored) = row?;
@@ -157,7 +160,11 @@ fn enrol(connection: &Connection, facts: &EnrolFacts) -> Result<EnrolOutcome, Fa
         connection
             .prepare_cached("UPDATE tokens SET uses = uses + 1 WHERE id = ?1")?
             .execute([token.id.to_string()])?;
-        let detail = format!("{} ({state})", facts.hostname);
+        join_groups(connection, id, &token.groups)?;
+        let mut detail = format!("{} ({state})", facts.hostname);
+        if !token.groups.is_empty() {
+            detail += &format!(", into {}", token.groups.join(", "));
+        }
         audit::record(connection, &Event::new(facts.at, Actor::Token(token.id), "machine.enrolled", id, detail))?;
         (id, state)
     };
@@ -172,8 +179,9 @@ impl Store {
     pub async fn put_token(&self, hash: [u8; 32], record: TokenRecord, actor: Actor) -> Result<(), StoreError> {
         self.write("keep a token", move |connection| {
             connection.execute(
-                "INSERT INTO tokens (id, hash_prefix, hash, created_at, expires_at, uses_allowed, needs_acceptance)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO tokens (id, hash_prefix, hash, created_at, expires_at, uses_allowed, needs_acceptance,
+                    groups)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 params![
                     record.id.to_string(),
                     &hash[..PREFIX],
@@ -182,9 +190,13 @@ impl Store {
                     record.expires_at.unix_millis(),
                     record.uses_allowed,
                     record.needs_acceptance,
+                    to_json(&record.groups),
                 ],
             )?;
-            let detail = format!("for {} uses until {}", record.uses_allowed, record.expires_at);
+            let mut detail = format!("for {} uses until {}", record.uses_allowed, record.expires_at);
+            if !record.groups.is_empty() {
+                detail += &format!(", into {}", record.groups.join(", "));
+            }
             audit::record(connection, &Event::new(record.created_at, actor, "token.created", record.id, detail))
         })
         .await

@@ -96,7 +96,7 @@ impl Running {
 
     /// A new token.
     pub async fn token(&self, uses: u32, needs_acceptance: bool) -> muster_proto::EnrolmentToken {
-        let request = wire::CreateTokenRequest { uses, lifetime_seconds: 3600, needs_acceptance };
+        let request = wire::CreateTokenRequest { uses, lifetime_seconds: 3600, needs_acceptance, groups: vec![] };
         let made = self.local().await.create_token(request).await.expect("a token").into_inner();
         made.token.parse().expect("a token")
     }

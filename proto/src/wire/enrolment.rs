@@ -2,12 +2,12 @@
 
 use bytes::Bytes as RawBytes;
 
-use super::error::{ConversionError, FLEET_MAX, from_reference, identity, list_up_to, moment};
+use super::error::{ConversionError, FLEET_MAX, from_reference, identity, list_up_to, moment, texts};
 use crate::{TokenRecord, wire};
 
 impl From<TokenRecord> for wire::TokenRecord {
     fn from(value: TokenRecord) -> Self {
-        let TokenRecord { id, created_at, expires_at, uses_allowed, uses, needs_acceptance, revoked } = value;
+        let TokenRecord { id, created_at, expires_at, uses_allowed, uses, needs_acceptance, revoked, groups } = value;
         Self {
             id: RawBytes::copy_from_slice(id.as_bytes()),
             created_at: created_at.unix_millis(),
@@ -16,6 +16,7 @@ impl From<TokenRecord> for wire::TokenRecord {
             uses,
             needs_acceptance,
             revoked,
+            groups,
         }
     }
 }
@@ -23,7 +24,8 @@ impl From<TokenRecord> for wire::TokenRecord {
 impl TryFrom<wire::TokenRecord> for TokenRecord {
     type Error = ConversionError;
     fn try_from(message: wire::TokenRecord) -> Result<Self, ConversionError> {
-        let wire::TokenRecord { id, created_at, expires_at, uses_allowed, uses, needs_acceptance, revoked } = message;
+        let wire::TokenRecord { id, created_at, expires_at, uses_allowed, uses, needs_acceptance, revoked, groups } =
+            message;
         Ok(Self {
             id: identity("id", &id)?,
             created_at: moment("created_at", created_at)?,
@@ -32,6 +34,7 @@ impl TryFrom<wire::TokenRecord> for TokenRecord {
             uses,
             needs_acceptance,
             revoked,
+            groups: texts("groups", groups)?,
         })
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes as RawBytes;
 
 use super::error::{
-    ConversionError, FLEET_MAX, from_reference, identity, list_up_to, moment, optional, optional_text, text,
+    ConversionError, FLEET_MAX, from_reference, identity, list_up_to, moment, optional, optional_text, text, texts,
 };
 use crate::{EnrolmentState, Machine, Timestamp, wire};
 
@@ -22,6 +22,7 @@ impl From<Machine> for wire::Machine {
             desired_generation,
             observed,
             bench_order,
+            groups,
         } = value;
         Self {
             id: RawBytes::copy_from_slice(id.as_bytes()),
@@ -36,6 +37,7 @@ impl From<Machine> for wire::Machine {
             desired_generation,
             observed: observed.map(Into::into),
             bench_order: bench_order.map(Into::into),
+            groups,
         }
     }
 }
@@ -56,6 +58,7 @@ impl TryFrom<wire::Machine> for Machine {
             desired_generation,
             observed,
             bench_order,
+            groups,
         } = message;
         Ok(Self {
             id: identity("id", &id)?,
@@ -70,6 +73,7 @@ impl TryFrom<wire::Machine> for Machine {
             desired_generation,
             observed: optional("observed", observed)?,
             bench_order: optional("bench_order", bench_order)?,
+            groups: texts("groups", groups)?,
         })
     }
 }

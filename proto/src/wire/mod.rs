@@ -18,6 +18,7 @@ mod machine;
 mod observed;
 mod plan;
 mod quality;
+mod readiness;
 
 #[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic)]
 mod generated {

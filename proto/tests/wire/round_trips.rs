@@ -47,6 +47,17 @@ fn full_values_come_back() {
     comes_back::<_, wire::AdminRecord>(&samples::admin());
     comes_back::<_, wire::PolicyRecord>(&samples::policy());
     comes_back::<_, wire::AuditEvent>(&samples::event());
+    comes_back::<_, wire::ReadinessReport>(&samples::readiness());
+}
+
+#[test]
+fn groups_come_back() {
+    let mut machine = samples::machine();
+    machine.groups = vec!["berlin".into(), "design".into()];
+    comes_back::<_, wire::Machine>(&machine);
+    let mut token = samples::token();
+    token.groups = vec!["lab".into()];
+    comes_back::<_, wire::TokenRecord>(&token);
 }
 
 #[test]

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes as RawBytes;
 use muster_proto::{
-    AdminRecord, Artifact, ArtifactSource, AssignmentId, AuditEvent, BenchModel, BenchOrder, BenchOrderId,
+    AdminRecord, Artifact, ArtifactSource, Assessment, AssignmentId, AuditEvent, BenchModel, BenchOrder, BenchOrderId,
     BenchOrderState, BenchPoint, Benchmark, BenchmarkKind, Bytes, BytesPerSecond, CaFingerprint, Candidate,
-    ContextTokens, ControllerStatus, Cpu, Deployment, DeploymentState, DesiredAssignment, DesiredState, Device,
-    DeviceKind, DeviceMemory, Disk, Divergence, EngineSettings, EnrolmentState, FlashAttention, Inventory, KvType,
-    Machine, MachineId, MachinePlan, Measured, Memory, MemoryNeed, Model, ModelDigest, Observed, Os, Plan,
-    PolicyRecord, Prediction, ProbeFailure, Quality, Rejection, RejectionReason, Spread, Statistic, Timestamp, TokenId,
-    TokenRecord, TokensPerSecond, Transfer, wire,
+    ChassisKind, ContextTokens, ControllerStatus, Cpu, Deployment, DeploymentState, DesiredAssignment, DesiredState,
+    Device, DeviceKind, DeviceMemory, Disk, Divergence, EngineSettings, EnrolmentState, FactTimes, FlashAttention,
+    FleetGpu, GpuVendor, Inventory, KvType, Machine, MachineId, MachinePlan, MachineReadiness, Measured, Memory,
+    MemoryBasis, MemoryNeed, Model, ModelCoverage, ModelDigest, ModelPlacement, ModelVerdict, Observed, Obstacle,
+    ObstacleKind, Os, Phase, Plan, PolicyRecord, Prediction, ProbeFailure, Quality, Readiness, ReadinessReason,
+    ReadinessReport, ReasonCause, Rejection, RejectionReason, RoleProfile, SpeedRange, Spread, Statistic, Timestamp,
+    TokenId, TokenRecord, TokensPerSecond, Transfer, wire,
 };
 
 pub fn moment(second: i64) -> Timestamp {
@@ -227,6 +229,7 @@ pub fn machine() -> Machine {
         benchmark: Some(benchmark()),
         desired_generation: 9,
         observed: Some(observed()),
+        groups: vec![],
         bench_order: None,
     }
 }
@@ -301,6 +304,7 @@ pub fn token() -> TokenRecord {
         uses: 2,
         needs_acceptance: true,
         revoked: true,
+        groups: vec![],
     }
 }
 
@@ -488,4 +492,95 @@ pub fn quality() -> Quality {
             log_ratio: estimate(-0.014, 0.001),
         },
     }
+}
+
+/// Every kind of reason, on one machine.
+pub fn readiness() -> ReadinessReport {
+    let range = SpeedRange { expected: speed(40.0), low: speed(31.5), high: speed(52.0) };
+    let causes = [
+        ReasonCause::NoFacts,
+        ReasonCause::Stale { days: 40 },
+        ReasonCause::VramShort { by: Bytes::from_mib(2100) },
+        ReasonCause::RamShort { by: Bytes::from_mib(2101) },
+        ReasonCause::DiskShort { by: Bytes::from_mib(2102) },
+        ReasonCause::TooSlow { phase: Phase::Decode, predicted: speed(6.0), wanted: speed(10.0) },
+        ReasonCause::Uncertain { phase: Phase::Prefill, low: speed(60.0), high: speed(150.0), wanted: speed(100.0) },
+        ReasonCause::ContextShort { has: ContextTokens::new(4096), wanted: ContextTokens::new(8192) },
+        ReasonCause::DriverMissing { gpu: "card".into(), text: "gone".into() },
+        ReasonCause::NoPermission { gpu: "card".into(), text: "closed".into() },
+        ReasonCause::GpuUnusable { gpu: "card".into(), kind: ObstacleKind::BackendMissing, text: "CPU only".into() },
+        ReasonCause::NoDevice,
+        ReasonCause::NotBenchmarked,
+        ReasonCause::Other { text: "the moon is full".into() },
+    ];
+    let reasons: Vec<ReadinessReason> = causes
+        .into_iter()
+        .enumerate()
+        .map(|(index, cause)| ReadinessReason { cause, remedy: (index % 2 == 0).then(|| "wait".into()) })
+        .collect();
+    let best = ModelVerdict {
+        model: "llama-3.1-8b".into(),
+        name: "Llama 3.1 8B Instruct".into(),
+        parameters: 8_030_000_000,
+        quantization: "Q4_K_M".into(),
+        context: Some(ContextTokens::new(16_384)),
+        placement: Some(ModelPlacement::Partial),
+        on_gpu: 0.75,
+        vram: Bytes::from_mib(4000),
+        ram: Bytes::from_mib(2000),
+        file: Bytes::from_mib(4700),
+        prefill: Some(range),
+        decode: None,
+        measured: true,
+        verdict: Readiness::NotReady,
+        reasons: reasons.clone(),
+    };
+    let row = MachineReadiness {
+        machine: machine_id(),
+        hostname: "desk-7".into(),
+        groups: vec!["berlin".into()],
+        online: true,
+        os: Some("Debian".into()),
+        cpu: None,
+        chassis: Some(ChassisKind::Laptop),
+        memory_total: Some(Bytes::from_gib(32)),
+        disk_free: Some(Bytes::from_gib(100)),
+        gpus: vec![FleetGpu {
+            name: "card".into(),
+            vendor: Some(GpuVendor::Amd),
+            kind: DeviceKind::DiscreteGpu,
+            memory_total: Some(Bytes::from_gib(8)),
+            memory_free: None,
+            driver: Some("amdgpu".into()),
+            engine_device: None,
+            obstacle: Some(Obstacle { kind: ObstacleKind::NoPermission, text: "closed".into(), remedy: None }),
+        }],
+        facts: FactTimes {
+            seen: Some(moment(1)),
+            inventory: Some(moment(2)),
+            benchmark: None,
+            typical: Some(moment(3)),
+        },
+        assessment: Assessment {
+            role: "chat".into(),
+            verdict: Readiness::NotReady,
+            reasons,
+            best: Some(best),
+            memory_basis: Some(MemoryBasis::Typical),
+            ram: Some(Bytes::from_gib(20)),
+            vram: Some(Bytes::from_gib(7)),
+        },
+    };
+    let role = RoleProfile {
+        name: "chat".into(),
+        purpose: "chat".into(),
+        parameters_least: 1,
+        parameters_most: 2,
+        context: ContextTokens::new(8192),
+        least_quantization: "Q4_K_M".into(),
+        prefill_floor: Some(speed(100.0)),
+        decode_floor: None,
+    };
+    let coverage = ModelCoverage { model: "m".into(), name: "M".into(), parameters: 7, counts: true, machines: 1 };
+    ReadinessReport::new(moment(5), role, Some("berlin".into()), vec![row], vec![coverage])
 }

@@ -293,6 +293,7 @@ pub fn machine() -> Machine {
         desired_generation: 9,
         observed: Some(observed),
         bench_order: None,
+        groups: vec!["accounting".into(), "berlin".into()],
     }
 }
 
@@ -311,6 +312,7 @@ pub fn bare_machine() -> Machine {
         desired_generation: 0,
         observed: None,
         bench_order: None,
+        groups: vec![],
     }
 }
 
@@ -451,6 +453,7 @@ pub fn tokens() -> Vec<TokenRecord> {
         uses,
         needs_acceptance,
         revoked,
+        groups: if byte == 0x32 { vec!["berlin".into()] } else { vec![] },
     };
     vec![
         token(0x31, 81_400, 2, false, false),

@@ -23,12 +23,12 @@ fn machines() {
 fn machine() {
     let plan = samples::plan();
     let planned = plan.machines.get(&samples::machine().id);
-    assert_snapshot!(both(|style| machine_page(&samples::machine(), planned, NOW, style)));
+    assert_snapshot!(both(|style| machine_page(&samples::machine(), planned, &[], NOW, style)));
 }
 
 #[test]
 fn machine_that_has_said_nothing() {
-    assert_snapshot!(machine_page(&samples::bare_machine(), None, NOW, &NARROW));
+    assert_snapshot!(machine_page(&samples::bare_machine(), None, &[], NOW, &NARROW));
 }
 
 #[test]

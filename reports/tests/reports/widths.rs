@@ -50,7 +50,9 @@ fn every_report(name: &str, style: &Style) -> Vec<String> {
     benchmark.points[0].device = text();
     let pairs = samples::prediction_pairs();
     let pairs: Vec<_> = pairs.iter().map(|(_, predicted, measured)| (text(), predicted, measured)).collect();
+    let readiness = crate::readiness::report(name);
     let mut reports = vec![
+        readiness_page(&readiness, style),
         machines_table(&machines, NOW, style),
         models_table(&models, style),
         plan_page(&plan, &names, style),
@@ -79,7 +81,13 @@ fn every_report(name: &str, style: &Style) -> Vec<String> {
     }
     reports.extend(models.iter().map(|model| model_page(model, style)));
     reports.extend(machines.iter().flat_map(|machine| {
-        let page = machine_page(machine, plan.machines.get(&machine.id), NOW, style);
+        let page = machine_page(
+            machine,
+            plan.machines.get(&machine.id),
+            &readiness.machines[1..2].iter().map(|row| row.assessment.clone()).collect::<Vec<_>>(),
+            NOW,
+            style,
+        );
         [Some(page), machine.observed.as_ref().map(|observed| observed_page(observed, style))].into_iter().flatten()
     }));
     reports

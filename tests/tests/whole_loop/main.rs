@@ -15,6 +15,7 @@ mod operators;
 mod outages;
 mod privacy;
 mod proxies;
+mod readiness;
 mod transfers;
 mod workers;
 

@@ -5,6 +5,7 @@
 #![allow(clippy::missing_panics_doc, reason = "a measurement that fails panics, and says which")]
 
 mod download;
+mod fleet;
 mod idle;
 mod online;
 
@@ -14,7 +15,7 @@ use clap::Parser;
 use muster_proto::Bytes;
 use muster_tests::{PATIENCE, wait_for};
 
-/// Measures idle agents, the way to online and downloads on this machine.
+/// Measures idle agents, the way to online, downloads, and the readiness of a fleet on this machine.
 #[derive(Parser)]
 #[command(name = "muster-bench")]
 struct Flags {
@@ -30,6 +31,12 @@ struct Flags {
     /// Repeats of the way from `muster-agent run` to online; 0 leaves it out.
     #[arg(long, default_value_t = 5)]
     online: usize,
+    /// Machines of the synthetic fleet whose readiness is reported; 0 leaves it out.
+    #[arg(long, default_value_t = 10_000)]
+    fleet: u32,
+    /// Where to leave the synthetic fleet's reports.
+    #[arg(long, value_name = "DIR")]
+    reports: Option<std::path::PathBuf>,
 }
 
 /// One line of the table.
@@ -76,6 +83,10 @@ pub fn pass(time: Duration) {
 fn main() {
     let flags = Flags::parse();
     let mut figures = Vec::new();
+    if flags.fleet > 0 {
+        eprintln!("readiness of {} machines, {} rounds …", flags.fleet, flags.rounds);
+        figures.extend(fleet::measure(flags.fleet, flags.rounds.max(1), flags.reports.as_deref()));
+    }
     if flags.online > 0 {
         eprintln!("run to online, {} times …", flags.online);
         figures.extend(online::measure(flags.online));
