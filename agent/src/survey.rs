@@ -347,7 +347,7 @@ fn store<T: serde::Serialize>(path: &std::path::Path, value: &T) {
 #[cfg(test)]
 mod tests {
     use muster_engine::worker::WorkerCommand;
-    use muster_proto::{Bytes, Device, DeviceKind, Gpu, GpuVendor, Timestamp, TypicalUse};
+    use muster_proto::{Bytes, Conditions, Device, DeviceKind, Gpu, GpuVendor, Timestamp, TypicalUse};
 
     use super::*;
 

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use muster_proto::wire::agent_link_client::AgentLinkClient;
 use muster_proto::wire::{from_agent, to_agent};
-use muster_proto::{
-    BenchmarkKind, DesiredState, PROTOCOL_VERSION, ProtocolError, Timestamp, check_peer_protocol, wire,
-};
+use muster_proto::{DesiredState, PROTOCOL_VERSION, ProtocolError, Timestamp, check_peer_protocol, wire};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
