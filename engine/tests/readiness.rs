@@ -188,6 +188,7 @@ fn a_fleet_is_counted() {
         inventory,
         benchmark: None,
         desired_generation: 0,
+        bench_order: None,
         observed: None,
         groups: vec![group.into()],
     };
