@@ -279,7 +279,7 @@ fn tell(listeners: &[mpsc::Sender<BenchUpdate>], update: &BenchUpdate) {
 }
 
 /// Orders kinds by what they cover. One of a newer controller is taken for the usual.
-fn thoroughness(kind: BenchmarkKind) -> u8 {
+pub fn thoroughness(kind: BenchmarkKind) -> u8 {
     match kind {
         BenchmarkKind::Quick => 0,
         BenchmarkKind::Full => 2,
@@ -295,7 +295,7 @@ pub fn drivers(inventory: &Inventory) -> Vec<String> {
 
 /// Whether what was measured is not what is here: other hardware, another engine, other drivers. Without the list of devices
 /// nothing can be said.
-fn is_due(inventory: &Inventory, benchmark: Option<&Benchmark>) -> bool {
+pub fn is_due(inventory: &Inventory, benchmark: Option<&Benchmark>) -> bool {
     if inventory.devices.is_empty() {
         return false;
     }

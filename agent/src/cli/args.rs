@@ -58,8 +58,8 @@ pub enum Command {
     Status,
     /// Talk with a model of this desk
     Chat(ChatArgs),
-    /// Show what this desk is and how fast it is
-    Audit,
+    /// Find out what this desk is, how fast it is, and which models it can run
+    Audit(AuditArgs),
     /// Measure how fast this desk is
     Bench(BenchArgs),
     /// Show the models that run, and what they take
@@ -170,6 +170,27 @@ pub struct ChatArgs {
     pub prompt: Vec<String>,
 }
 
+/// Flags of `audit`.
+#[derive(Debug, ClapArgs)]
+pub struct AuditArgs {
+    /// Measure for a few seconds only: ten seconds in all
+    #[arg(long, conflicts_with = "full")]
+    pub quick: bool,
+    /// Measure all models, and minutes of load that show what heat takes
+    #[arg(long)]
+    pub full: bool,
+    /// Write one self-contained page too
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+impl AuditArgs {
+    /// How thorough a benchmark is asked for.
+    pub fn kind(&self) -> BenchmarkKind {
+        kind_of(self.quick, self.full)
+    }
+}
+
 /// Flags of `bench`.
 #[derive(Debug, ClapArgs)]
 pub struct BenchArgs {
@@ -187,11 +208,15 @@ pub struct BenchArgs {
 impl BenchArgs {
     /// How thorough it is to be.
     pub fn kind(&self) -> BenchmarkKind {
-        match (self.quick, self.full) {
-            (true, _) => BenchmarkKind::Quick,
-            (false, true) => BenchmarkKind::Full,
-            (false, false) => BenchmarkKind::Standard,
-        }
+        kind_of(self.quick, self.full)
+    }
+}
+
+fn kind_of(quick: bool, full: bool) -> BenchmarkKind {
+    match (quick, full) {
+        (true, _) => BenchmarkKind::Quick,
+        (false, true) => BenchmarkKind::Full,
+        (false, false) => BenchmarkKind::Standard,
     }
 }
 

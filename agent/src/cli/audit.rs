@@ -1,34 +1,76 @@
-//! `muster-agent audit`: what this desk is, with or without a running agent.
+//! `muster-agent audit`: what this desk is, how fast it is and what it can run, with or without a running agent.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use muster_reports::{benchmark_table, inventory_page};
+use anyhow::Context as _;
+use muster_engine::host::atomic_file::write_atomic;
+use muster_engine::readiness;
+use muster_proto::{Benchmark, Inventory};
+use muster_reports::{audit_html, audit_table, benchmark_table, inventory_page};
 use serde_json::json;
 
-use super::Context;
+use super::args::AuditArgs;
+use super::bench::{self, Progress};
+use super::{Context, output};
 use crate::config::Config;
 use crate::probe::{self, Probe};
 use crate::survey;
 
-/// Looks at this machine and shows it, with the benchmark if this hardware was measured.
-pub async fn run(context: Context) -> anyhow::Result<ExitCode> {
+/// Looks at this machine, measures it where that was not done yet, judges the reference models, and shows all that.
+pub async fn run(context: Context, args: AuditArgs) -> anyhow::Result<ExitCode> {
     let Context { paths, file, output } = context;
     let config = Config::new(paths, file)?;
-    // The volume exists even where the store does not yet.
-    let store = config.store.ancestors().find(|path| path.exists()).unwrap_or(&config.store).to_owned();
-    let inventory = probe::collect(&Probe { store, worker: config.worker.clone(), serving: Arc::default() }).await;
-    let (_, benchmark) = survey::stored(&config.paths);
-    let benchmark = benchmark.filter(|measured| measured.hardware_fingerprint == inventory.hardware_fingerprint);
-    let value = json!({ "inventory": inventory, "benchmark": benchmark.as_deref() });
+    let progress = Progress::new();
+    progress.at("looking at the hardware", 0.0);
+    let probe = Probe { store: bench::volume(&config), worker: config.worker.clone(), serving: Arc::default() };
+    let inventory = probe::collect(&probe).await;
+    let (benchmark, not_measured) = match known(&config, &inventory, &args) {
+        Some(benchmark) => (Some(benchmark), None),
+        None => match bench::measure(&config, args.kind(), None, &progress).await {
+            Ok(benchmark) => (Some(Arc::new(benchmark)), None),
+            Err(error) => (None, Some(output::chain(&error))),
+        },
+    };
+    progress.at("judging the reference models", 1.0);
+    let rows = readiness::table(&inventory, benchmark.as_deref());
+    progress.done();
+    if let Some(path) = &args.html {
+        write_page(path, &audit_html(&inventory, benchmark.as_deref(), &rows))?;
+    }
+    let value = json!({
+        "inventory": inventory,
+        "benchmark": benchmark.as_deref(),
+        "not_measured": not_measured,
+        "models": rows,
+    });
     output.show(&value, |style| {
         let mut page = inventory_page(&inventory, style);
         page.push('\n');
         match &benchmark {
             Some(benchmark) => page.push_str(&benchmark_table(benchmark, style)),
-            None => page.push_str("not benchmarked yet\nnext: `muster-agent bench`\n"),
+            None => page.push_str(&format!(
+                "not measured: {}\nspeeds below are from what is known of such hardware\n",
+                not_measured.as_deref().unwrap_or("nobody asked")
+            )),
         }
+        page.push('\n');
+        page.push_str(&audit_table(&rows, style));
         page
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The stored benchmark, if it is of this very hardware, engine and drivers, and as thorough as is asked for.
+fn known(config: &Config, inventory: &Inventory, args: &AuditArgs) -> Option<Arc<Benchmark>> {
+    let (_, benchmark) = survey::stored(&config.paths);
+    let thoroughness = |measured: &Benchmark| measured.conditions.kind.map_or(0, survey::thoroughness);
+    let enough = |measured: &Benchmark| thoroughness(measured) >= survey::thoroughness(args.kind());
+    let whole = |measured: &Benchmark| measured.conditions.stopped_by.is_none();
+    benchmark.filter(|measured| !survey::is_due(inventory, Some(measured)) && enough(measured) && whole(measured))
+}
+
+fn write_page(path: &PathBuf, page: &str) -> anyhow::Result<()> {
+    write_atomic(path, page.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -62,7 +62,7 @@ fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
             Command::Run(flags) => run::run(context, flags).await,
             Command::Status => status::run(&context).await,
             Command::Chat(chat) => chat::run(&context, chat).await,
-            Command::Audit => audit::run(context).await,
+            Command::Audit(args) => audit::run(context, args).await,
             Command::Bench(bench) => bench::run(context, bench).await,
             Command::Ps => ps::run(&context).await,
             Command::Completions { .. } => Ok(ExitCode::SUCCESS),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use muster_engine::gguf::GgufHeader;
 use muster_engine::random_model::{RandomModelSpec, write_random_model};
 use muster_engine::worker::{
-    BenchRequest, PhantomBackend, PhantomDevice, SizeOptions, SizeRequest, bench, devices, size,
+    BenchEvent, BenchRequest, PhantomBackend, PhantomDevice, SizeOptions, SizeRequest, bench, devices, size,
 };
 use muster_proto::{Bytes, DeviceKind, KvType};
 
