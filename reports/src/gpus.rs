@@ -39,7 +39,7 @@ pub(crate) fn gpus_part(gpus: &[Gpu], style: &Style) -> String {
         if let Some(obstacle) = &gpu.obstacle {
             part += &sentence(format!("{} is not used: {}", gpu.name, obstacle.text), Tone::Bad, style);
             if let Some(remedy) = &obstacle.remedy {
-                part += &sentence(format!("  remedy: {remedy}"), Tone::Waiting, style);
+                part += &sentence(format!("remedy: {remedy}"), Tone::Waiting, style);
             }
         }
     }
@@ -60,7 +60,8 @@ fn details(gpu: &Gpu) -> Vec<String> {
     details.extend(gpu.ecc.map(|on| format!("ECC {}", if on { "on" } else { "off" })));
     details.extend((gpu.mig == Some(true)).then(|| "MIG on".to_owned()));
     // Idle clocks are no slowness.
-    let slow: Vec<&str> = gpu.throttle_reasons.iter().map(String::as_str).filter(|reason| *reason != "gpu_idle").collect();
+    let slow: Vec<&str> =
+        gpu.throttle_reasons.iter().map(String::as_str).filter(|reason| *reason != "gpu_idle").collect();
     if !slow.is_empty() {
         details.push(format!("slowed by {}", slow.join(" and ")));
     }

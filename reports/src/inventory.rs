@@ -29,8 +29,7 @@ pub fn inventory_page(inventory: &Inventory, style: &Style) -> String {
         None => format!("{} threads", cpu.threads),
     };
     let mut facts = Facts::new(style);
-    facts
-        .add("hostname", plain(hostname));
+    facts.add("hostname", plain(hostname));
     let machine = machine(hardware);
     if !machine.is_empty() {
         facts.add("machine", plain(machine.join(", ")));

@@ -48,7 +48,7 @@ pub async fn capture(probe: &Probe) -> RawMachine {
         dmi: ProbeResult::failed(error.to_string()),
         ..RawMachine::default()
     });
-    RawMachine { drm, nvml, vulkan, dxgi, registry, metal, ggml, ..machine }
+    RawMachine { drm, nvml, vulkan, ggml, dxgi, registry, metal, ..machine }
 }
 
 async fn ask<T: serde::de::DeserializeOwned>(here: bool, program: &std::path::Path, name: &str) -> ProbeResult<T> {

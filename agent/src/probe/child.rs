@@ -24,6 +24,8 @@ use super::{Probe, drm, nvml};
 pub const ARGUMENT: &str = "probe";
 /// The most that a probe may say: a server of sixteen cards says a hundredth of it.
 const MOST_OUTPUT: u64 = 4 << 20;
+/// How long a process may take to be gone after its last word.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Asks the probe `name` in a process of its own, for at most `deadline`. A process that the kernel does not let go, as a
 /// driver that hangs does, is not waited for.
@@ -38,15 +40,19 @@ pub async fn ask<T: DeserializeOwned>(program: &Path, name: &str, deadline: Dura
         Ok(child) => child,
         Err(error) => return ProbeResult::failed(format!("cannot start {}: {error}", program.display())),
     };
-    let stdout = child.stdout.take().expect("asked for a pipe");
+    let Some(stdout) = child.stdout.take() else { return ProbeResult::failed("it has no output") };
     let mut said = Vec::new();
     let mut limited = stdout.take(MOST_OUTPUT);
     match timeout(deadline, limited.read_to_end(&mut said)).await {
         Err(_) => ProbeResult::TimedOut { after_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX) },
         Ok(Err(error)) => ProbeResult::failed(format!("cannot be heard: {error}")),
         Ok(Ok(_)) => match parse(&said) {
-            Some(answer) => answer,
-            None => match timeout(Duration::from_secs(1), child.wait()).await {
+            Some(answer) => {
+                // It ends by itself after its answer; one that does not is killed when dropped.
+                let _ = timeout(GRACE, child.wait()).await;
+                answer
+            }
+            None => match timeout(GRACE, child.wait()).await {
                 Ok(Ok(status)) => ProbeResult::failed(format!("its driver crashed ({status})")),
                 _ => ProbeResult::failed("it said nothing and did not end"),
             },
@@ -169,16 +175,16 @@ mod tests {
         let answer: ProbeResult<u32> = ask(&hangs, "nvml", Duration::from_millis(50)).await;
         assert_eq!(answer, ProbeResult::TimedOut { after_ms: 50 });
         let crashes = program("crashes", "kill -SEGV $$");
-        let answer: ProbeResult<u32> = ask(&crashes, "nvml", Duration::from_secs(60)).await;
+        let answer: ProbeResult<u32> = ask(&crashes, "nvml", Duration::from_mins(1)).await;
         assert!(matches!(&answer, ProbeResult::Failed { reason, .. } if reason.contains("crashed")), "{answer:?}");
         let answers = program("answers", r#"echo "{\"ok\": 3}""#);
-        assert_eq!(ask(&answers, "nvml", Duration::from_secs(60)).await, ProbeResult::Ok(3));
+        assert_eq!(ask(&answers, "nvml", Duration::from_mins(1)).await, ProbeResult::Ok(3));
         let flood = program(
             "floods",
             "while echo yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; do :; done",
         );
-        assert!(matches!(ask::<u32>(&flood, "nvml", Duration::from_secs(60)).await, ProbeResult::Failed { .. }));
-        let missing: ProbeResult<u32> = ask(&folder.path().join("none"), "nvml", Duration::from_secs(60)).await;
+        assert!(matches!(ask::<u32>(&flood, "nvml", Duration::from_mins(1)).await, ProbeResult::Failed { .. }));
+        let missing: ProbeResult<u32> = ask(&folder.path().join("none"), "nvml", Duration::from_mins(1)).await;
         assert!(matches!(missing, ProbeResult::Failed { .. }));
     }
 }

@@ -111,12 +111,12 @@ fn common(index: u32, device: &Device<'_>, fields: &mut Fields) -> NvmlDevice {
             used: Bytes::new(memory.used),
         }),
         compute_capability: capability.map(|capability| (capability.major, capability.minor)),
-        processes: processes.into_iter().map(process).collect(),
+        processes: processes.iter().map(process).collect(),
         ..NvmlDevice::default()
     }
 }
 
-fn process(process: ProcessInfo) -> NvmlProcess {
+fn process(process: &ProcessInfo) -> NvmlProcess {
     NvmlProcess {
         pid: process.pid,
         name: name_of(process.pid),

@@ -348,6 +348,7 @@ pub struct RegistryAdapter {
 }
 
 /// One `MTLDevice`.
+#[expect(clippy::struct_excessive_bools, reason = "Metal's own properties")]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetalDevice {

@@ -1,6 +1,6 @@
 //! What could not be read, as far as anybody misses it.
 
-use muster_proto::{Gpu, GpuVendor, ProbeFailure};
+use muster_proto::{Gpu, GpuVendor, ObstacleKind, ProbeFailure};
 
 use super::super::raw::{ProbeResult, RawMachine};
 use super::join::Part;
@@ -12,7 +12,13 @@ const NOT_SUPPORTED: &str = "not available on the target device";
 /// All of them. What is not installed is missed only where there is a GPU for it.
 pub fn failures(raw: &RawMachine, parts: &[Part<'_>], gpus: &[Gpu]) -> Vec<ProbeFailure> {
     let mut failures = Vec::new();
-    let nvidia = gpus.iter().any(|gpu| gpu.vendor == GpuVendor::Nvidia);
+    // Its library comes with NVIDIA's own driver, and is missed only beside that.
+    let nvidia = gpus.iter().any(|gpu| {
+        let without = gpu.obstacle.as_ref().is_some_and(|obstacle| obstacle.kind == ObstacleKind::DriverMissing);
+        gpu.vendor == GpuVendor::Nvidia
+            && !without
+            && gpu.driver.as_deref().is_none_or(|name| !name.starts_with("nouveau"))
+    });
     let apple = raw.system.platform.starts_with("macos");
     let other = gpus.iter().any(|gpu| !matches!(gpu.vendor, GpuVendor::Apple | GpuVendor::Other));
     let mut tell = |probe: &str, reason: String| failures.push(ProbeFailure { probe: probe.into(), reason });
@@ -30,7 +36,11 @@ pub fn failures(raw: &RawMachine, parts: &[Part<'_>], gpus: &[Gpu]) -> Vec<Probe
     report(&raw.dmi, false, |reason| tell("dmi", reason));
     report(&raw.power, false, |reason| tell("power", reason));
     nvml_fields(raw, &mut tell);
-    software(raw, parts, &mut tell);
+    let told =
+        |gpu: &Gpu| gpu.obstacle.as_ref().is_some_and(|obstacle| obstacle.kind == ObstacleKind::SoftwareRenderer);
+    if !gpus.iter().any(told) {
+        software(raw, parts, &mut tell);
+    }
     failures
 }
 

@@ -25,7 +25,11 @@ pub fn gpus(raw: &RawMachine, part: &Part<'_>) -> Vec<Gpu> {
             mig: None,
             slice_of: gpu.uuid.clone(),
             used_by: users(&slice.processes),
-            obstacle: if engine_device.is_some() { None } else { obstacle::of(raw, part).or_else(one_slice) },
+            obstacle: match &engine_device {
+                Some(_) => None,
+                None if part.engine.is_empty() => obstacle::of(raw, part),
+                None => Some(one_slice()),
+            },
             engine_device,
             ..gpu.clone()
         }
@@ -46,12 +50,12 @@ fn partitioned(card: &NvmlDevice) -> Obstacle {
     Obstacle { kind: ObstacleKind::Unsupported, text: text.into(), remedy: remedy.map(Into::into) }
 }
 
-fn one_slice() -> Option<Obstacle> {
-    Some(Obstacle {
+fn one_slice() -> Obstacle {
+    Obstacle {
         kind: ObstacleKind::Unsupported,
         text: "CUDA gives a process one MIG slice, and this is another one".into(),
-        remedy: Some("start a second agent with CUDA_VISIBLE_DEVICES set to this slice's UUID".into()),
-    })
+        remedy: Some("set CUDA_VISIBLE_DEVICES to this slice's UUID to use it instead".into()),
+    }
 }
 
 fn whole(raw: &RawMachine, part: &Part<'_>, card: Option<&NvmlDevice>) -> Gpu {
@@ -125,19 +129,19 @@ fn name(part: &Part<'_>, vendor: GpuVendor, id: Option<(u32, u32)>) -> String {
         .or_else(|| of(&Source::Registry))
         .or_else(|| of(&Source::Drm).map(|name| from_table(&name, vendor)))
         .unwrap_or_else(|| match id {
-            Some((number, device)) if device != 0 => format!("{} GPU {}", maker(vendor), pci::id(number, device)),
-            _ => format!("{} GPU", maker(vendor)),
+            Some((number, device)) if device != 0 => format!("{} {}", maker(vendor), pci::id(number, device)),
+            _ => maker(vendor).to_owned(),
         })
 }
 
 const fn maker(vendor: GpuVendor) -> &'static str {
     match vendor {
-        GpuVendor::Nvidia => "NVIDIA",
-        GpuVendor::Amd => "AMD",
-        GpuVendor::Intel => "Intel",
-        GpuVendor::Apple => "Apple",
-        GpuVendor::Qualcomm => "Qualcomm",
-        _ => "unknown",
+        GpuVendor::Nvidia => "NVIDIA GPU",
+        GpuVendor::Amd => "AMD GPU",
+        GpuVendor::Intel => "Intel GPU",
+        GpuVendor::Apple => "Apple GPU",
+        GpuVendor::Qualcomm => "Qualcomm GPU",
+        _ => "display adapter",
     }
 }
 
@@ -150,7 +154,9 @@ fn without_driver(name: &str) -> &str {
 fn from_table(name: &str, vendor: GpuVendor) -> String {
     let inner = name.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or(name, |(inner, _)| inner);
     match vendor {
-        GpuVendor::Nvidia | GpuVendor::Amd | GpuVendor::Intel => format!("{} {inner}", maker(vendor)),
+        GpuVendor::Nvidia => format!("NVIDIA {inner}"),
+        GpuVendor::Amd => format!("AMD {inner}"),
+        GpuVendor::Intel => format!("Intel {inner}"),
         _ => inner.to_owned(),
     }
 }

@@ -271,7 +271,10 @@ fn compute_driver(raw: &RawMachine, part: &Part<'_>, vendor: GpuVendor) -> Optio
                 Some(adapter) if vendor != GpuVendor::Nvidia => obstacle(
                     ObstacleKind::SoftwareRenderer,
                     format!("Vulkan has no driver for it; {} computes on the processor in its place", adapter.name),
-                    Some(package),
+                    Some(
+                        "install the Vulkan driver of this GPU in a newer Mesa (Debian: mesa-vulkan-drivers of backports, \
+                         Arch: vulkan-radeon or vulkan-intel); see `vulkaninfo --summary`",
+                    ),
                 ),
                 _ => obstacle(
                     ObstacleKind::ComputeDriverMissing,
