@@ -28,6 +28,7 @@ pub mod reference;
 pub mod speed;
 pub mod surcharge;
 pub mod vulkan;
+pub mod windows;
 mod wire;
 pub mod worker;
 

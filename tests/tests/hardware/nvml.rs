@@ -250,7 +250,10 @@ async fn a_driver_that_crashes_takes_only_its_probe_along() {
     for function in ["nvmlInit_v2", "nvmlDeviceGetName", "nvmlDeviceGetGraphicsRunningProcesses_v3"] {
         let description = format!("driver 580.95.05\ncuda 13000\nabort {function}\n{}", few("Card"));
         let came = Machine::new(&description, &BTreeSet::new()).ask(PATIENT).await;
-        assert!(matches!(&came, ProbeResult::Failed { reason, absent: false } if reason.contains("crashed")), "{came:?}");
+        assert!(
+            matches!(&came, ProbeResult::Failed { reason, absent: false } if reason.contains("crashed")),
+            "{came:?}"
+        );
     }
     let came = Machine::new(&format!("driver 1\ncuda 13000\n{}", few("Card")), &BTreeSet::new()).ask(PATIENT).await;
     assert_eq!(came.ok().expect("another one answers").devices[0].name.as_deref(), Some("Card"));
