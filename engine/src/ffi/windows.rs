@@ -24,6 +24,9 @@ use crate::windows::{Adapter, DisplayDevice, PowerStatus, Segment, WindowsError}
 
 /// The most that is read of one value.
 const MOST: usize = 64 << 10;
+/// Of an entry of SetupAPI's lists, which wants it in the entry.
+#[allow(clippy::cast_possible_truncation, reason = "tens of bytes")]
+const ENTRY_SIZE: u32 = size_of::<setup::SP_DEVINFO_DATA>() as u32;
 
 pub fn adapters() -> Result<Vec<Adapter>, WindowsError> {
     // SAFETY: needs nothing; the factory is counted by reference and lives as long as what comes from it.
@@ -93,8 +96,7 @@ pub fn display_devices() -> Result<Vec<DisplayDevice>, WindowsError> {
     .map_err(refused("SetupDiGetClassDevsW"))?;
     let mut devices = Vec::new();
     for index in 0.. {
-        let mut entry =
-            setup::SP_DEVINFO_DATA { cbSize: size_of::<setup::SP_DEVINFO_DATA>() as u32, ..Default::default() };
+        let mut entry = setup::SP_DEVINFO_DATA { cbSize: ENTRY_SIZE, ..Default::default() };
         // SAFETY: the list is alive, `entry` has its size in it.
         if unsafe { setup::SetupDiEnumDeviceInfo(list, index, &raw mut entry) }.is_err() {
             break;

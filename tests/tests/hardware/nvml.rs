@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::corpus::machines;
 
 /// Long enough for any machine that is busy with other tests.
-const PATIENT: Duration = Duration::from_secs(120);
+const PATIENT: Duration = Duration::from_mins(2);
 /// The probe's names of what it asks, and the function that answers.
 const FUNCTIONS: [(&str, &str); 17] = [
     ("device", "nvmlDeviceGetHandleByIndex_v2"),
@@ -76,7 +76,9 @@ impl Machine {
         let mut hidden = String::from("{ global: nvml*;");
         if !missing.is_empty() {
             hidden.push_str(" local:");
-            missing.iter().for_each(|name| write!(hidden, " {name};").unwrap());
+            for name in missing {
+                write!(hidden, " {name};").unwrap();
+            }
         }
         fs::write(path("symbols"), hidden + " };\n").unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fake_nvml/nvml.c");
@@ -125,27 +127,27 @@ fn describe(answers: &NvmlAnswers) -> (String, BTreeSet<String>) {
 
 fn describe_card(card: &NvmlDevice, word: &str, text: &mut String, missing: &mut BTreeSet<String>) {
     writeln!(text, "{word}").unwrap();
-    let mut line = |word: &str, rest: Option<String>| {
+    let mut say = |word: &str, rest: Option<String>| {
         if let Some(rest) = rest {
             writeln!(text, "{word} {rest}").unwrap();
         }
     };
-    line("name", card.name.clone());
-    line("uuid", card.uuid.clone());
-    line("bus", card.pci_bus_id.clone());
-    line("pci", card.pci_device_id.map(|id| id.to_string()));
-    line("memory", card.memory.map(|m| format!("{} {} {}", m.total.get(), m.free.get(), m.used.get())));
-    line("capability", card.compute_capability.map(|(major, minor)| format!("{major} {minor}")));
+    say("name", card.name.clone());
+    say("uuid", card.uuid.clone());
+    say("bus", card.pci_bus_id.clone());
+    say("pci", card.pci_device_id.map(|id| id.to_string()));
+    say("memory", card.memory.map(|m| format!("{} {} {}", m.total.get(), m.free.get(), m.used.get())));
+    say("capability", card.compute_capability.map(|(major, minor)| format!("{major} {minor}")));
     let link = [card.pcie_generation, card.pcie_width, card.pcie_generation_max, card.pcie_width_max];
-    line("pcie", Some(link.map(|number| number.unwrap_or_default().to_string()).join(" ")));
-    line("power", card.power_limit_milliwatts.map(|limit| limit.to_string()));
-    line("temperature", card.temperature_celsius.map(|celsius| celsius.to_string()));
-    line("throttle", card.throttle_reasons.as_ref().map(|words| bits(words).to_string()));
-    line("ecc", card.ecc.map(|on| u8::from(on).to_string()));
-    line("mig", card.mig.map(|on| u8::from(on).to_string()));
+    say("pcie", Some(link.map(|number| number.unwrap_or_default().to_string()).join(" ")));
+    say("power", card.power_limit_milliwatts.map(|limit| limit.to_string()));
+    say("temperature", card.temperature_celsius.map(|celsius| celsius.to_string()));
+    say("throttle", card.throttle_reasons.as_ref().map(|words| bits(words).to_string()));
+    say("ecc", card.ecc.map(|on| u8::from(on).to_string()));
+    say("mig", card.mig.map(|on| u8::from(on).to_string()));
     for process in &card.processes {
         // The greatest number is NVML's for "not told".
-        line("compute", Some(format!("{} {}", process.pid, process.bytes.map_or(u64::MAX, Bytes::get))));
+        say("compute", Some(format!("{} {}", process.pid, process.bytes.map_or(u64::MAX, Bytes::get))));
     }
     for (field, error) in &card.errors {
         let function = FUNCTIONS.iter().find(|(name, _)| name == field).map_or_else(|| panic!("{field}?"), |f| f.1);
@@ -154,7 +156,7 @@ fn describe_card(card: &NvmlDevice, word: &str, text: &mut String, missing: &mut
             missing.insert(name.to_owned());
         } else {
             let code = CODES.iter().find(|(words, _)| words == error).unwrap_or_else(|| panic!("{error:?}?"));
-            line("error", Some(format!("{function} {}", code.1)));
+            say("error", Some(format!("{function} {}", code.1)));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use data_encoding::HEXLOWER;
 use muster_engine::windows::{Adapter, DisplayDevice, PowerStatus};
 use muster_proto::Bytes;
 
@@ -22,7 +23,7 @@ pub fn adapter(told: &Adapter) -> DxgiAdapter {
         device_id: told.device_id,
         subsys_id: told.subsys_id,
         revision: told.revision,
-        luid: Some(told.luid.iter().map(|byte| format!("{byte:02x}")).collect()),
+        luid: Some(HEXLOWER.encode(&told.luid)),
         dedicated_video: Bytes::new(told.dedicated_video),
         dedicated_system: Bytes::new(told.dedicated_system),
         shared_system: Bytes::new(told.shared_system),
@@ -182,7 +183,7 @@ mod tests {
             local: None,
             non_local: None,
             uma: Some(false),
-            driver_version: Some((32 << 48) | (15 << 16) | 6094),
+            driver_version: Some((0x20 << 48) | (0xf << 16) | 0x17ce),
         };
         let adapter = adapter(&told);
         assert_eq!(adapter.luid.as_deref(), Some("d1e5000001000000"));

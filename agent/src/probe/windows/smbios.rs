@@ -24,7 +24,7 @@ const CHASSIS: (u8, usize) = (3, 0x05);
 pub fn read(table: &[u8]) -> BTreeMap<String, String> {
     let mut fields = BTreeMap::new();
     let mut rest = table.get(HEADER..).unwrap_or_default();
-    while let Some((kind, formatted, texts, after)) = structure(rest) {
+    while let Some((Structure { kind, formatted, texts }, after)) = structure(rest) {
         for (_, offset, name) in TEXTS.iter().filter(|(of, ..)| *of == kind) {
             let text = formatted.get(*offset).and_then(|number| texts.get(usize::from(*number).checked_sub(1)?));
             if let Some(text) = text.filter(|text| !text.is_empty()) {
@@ -39,15 +39,22 @@ pub fn read(table: &[u8]) -> BTreeMap<String, String> {
     fields
 }
 
-/// The first structure: its kind, its formatted part, its texts, and what follows it.
-fn structure(table: &[u8]) -> Option<(u8, &[u8], Vec<String>, &[u8])> {
+/// One structure of the table.
+struct Structure<'a> {
+    kind: u8,
+    formatted: &'a [u8],
+    texts: Vec<String>,
+}
+
+/// The first structure, and what follows it.
+fn structure(table: &[u8]) -> Option<(Structure<'_>, &[u8])> {
     let (kind, length) = (*table.first()?, usize::from(*table.get(1)?));
     let formatted = table.get(..length).filter(|_| length >= 4)?;
     let texts = &table[length..];
     // Texts end with two zeros, also where there are none.
     let end = texts.windows(2).position(|pair| pair == [0, 0])?;
     let list = texts[..end].split(|byte| *byte == 0).map(|text| String::from_utf8_lossy(text).trim().to_owned());
-    Some((kind, formatted, list.collect(), &texts[end + 2..]))
+    Some((Structure { kind, formatted, texts: list.collect() }, &texts[end + 2..]))
 }
 
 #[cfg(test)]
