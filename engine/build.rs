@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use cargo_metadata::MetadataCommand;
 
-const SHIM: [&str; 12] = [
+const SHIM: [&str; 15] = [
     "process.cpp",
     "phantom.cpp",
     "phantom_cuda.cpp",
@@ -19,10 +19,13 @@ const SHIM: [&str; 12] = [
     "phantom_vulkan.cpp",
     "maker.cpp",
     "model.cpp",
+    "overrides.cpp",
+    "placement.cpp",
     "chat.cpp",
     "quantize.cpp",
     "quality.cpp",
     "profile.cpp",
+    "trace.cpp",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -4,6 +4,7 @@
 //! socket listen. Running starts everything at once, so that the desk answers from its ledger whether or not there is a
 //! controller.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,15 +22,19 @@ use crate::clock;
 use crate::config::Config;
 use crate::connect::Dialer;
 use crate::control::{self, Control};
+use crate::cpu_time::CpuTime;
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::identity::{Identity, IdentityError};
 use crate::install::{Bandwidth, Blobs, Store};
 use crate::ledger::Ledger;
+use crate::metrics::{Metrics, Sources};
 use crate::reconcile::{Reconciler, Settings};
 use crate::serving::Serving;
+use crate::signs::Signs;
 use crate::state::{self, Paths};
 use crate::survey::{self, Surveyor};
-use crate::uplink::{LinkStatus, Uplink, Upward};
+use crate::typical::Sampler;
+use crate::uplink::{LinkStatus, Orders, Uplink, Upward};
 
 /// Requests to the surveyor on their way.
 const SURVEY_QUEUE: usize = 4;
@@ -129,7 +134,10 @@ impl App {
         let (stored_inventory, stored_benchmark) = survey::stored(&paths);
         let (inventory_sender, inventory) = watch::channel(stored_inventory);
         let (benchmark_sender, benchmark) = watch::channel(stored_benchmark);
+        let (typical_sender, typical) = watch::channel(None);
+        let (newest_sender, newest) = watch::channel(None);
         let (survey, survey_requests) = mpsc::channel(SURVEY_QUEUE);
+        let watching = CpuTime::default();
 
         let reconciler = Reconciler::new(
             Settings {
@@ -149,6 +157,23 @@ impl App {
             observed_sender,
             serving_sender,
         );
+        let sampler = Sampler {
+            path: paths.memory_use(),
+            inventory: inventory.clone(),
+            serving: serving.clone(),
+            quiet: Arc::clone(&quiet),
+            typical: typical_sender,
+            newest: newest_sender,
+            cost: watching.clone(),
+        };
+        let metrics = Arc::new(Metrics::new(Sources {
+            inventory: inventory.clone(),
+            benchmark: benchmark.clone(),
+            observed: observed.clone(),
+            link: link.clone(),
+            memory: newest,
+            watching: watching.clone(),
+        }));
         let surveyor = Surveyor {
             paths: paths.clone(),
             store: config.store.clone(),
@@ -157,9 +182,12 @@ impl App {
             automatic: config.bench,
             quiet,
             serving: serving.clone(),
+            typical,
             inventory: inventory_sender,
             benchmark: benchmark_sender,
             failures: ledger_damage.map(|reason| ProbeFailure { probe: "ledger".into(), reason }).into_iter().collect(),
+            waiting: VecDeque::new(),
+            attempt_at: None,
         };
         let control_server = Control {
             machine,
@@ -177,7 +205,8 @@ impl App {
             ledger,
             desired: desired_sender,
             upward: Upward { inventory, benchmark, observed },
-            survey,
+            orders: Orders::new(survey.clone()),
+            survey: survey.clone(),
             status: link_sender,
         };
 
@@ -188,7 +217,9 @@ impl App {
         parts.spawn(uplink.run(stop.clone()).map(named("uplink")));
         parts.spawn(control_server.run(control, stop.clone()).map(named("control socket")));
         parts.spawn(surveyor.run(survey_requests, stop.clone()).map(named("survey")));
-        let served = endpoint.run(serving, stop.clone());
+        parts.spawn(sampler.run(stop.clone()).map(named("sampler")));
+        parts.spawn(Signs::new(watching).run(survey, stop.clone()).map(named("watcher")));
+        let served = endpoint.run(serving, metrics, stop.clone());
         parts.spawn(async move {
             if let Err(error) = served.await {
                 tracing::error!(%error, "the endpoint failed");

@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use muster_proto::{AgentStatus, Benchmark, Bytes, MachineId, MemoryNeed, ModelDigest, Observed};
+use muster_proto::{AgentStatus, Benchmark, BenchmarkKind, Bytes, MachineId, MemoryNeed, ModelDigest, Observed};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -37,6 +37,9 @@ pub enum Request {
     Bench {
         /// A few seconds only.
         quick: bool,
+        /// With minutes of load.
+        #[serde(default)]
+        full: bool,
     },
 }
 
@@ -161,7 +164,14 @@ impl Control {
         match serde_json::from_str(&line) {
             Ok(Request::Status) => write(&mut stream, &Reply::Status(Box::new(self.status()))).await,
             Ok(Request::Ps) => write(&mut stream, &Reply::Ps { models: self.processes() }).await,
-            Ok(Request::Bench { quick }) => self.bench(quick, &mut stream).await,
+            Ok(Request::Bench { quick, full }) => {
+                let kind = match (quick, full) {
+                    (true, _) => BenchmarkKind::Quick,
+                    (false, true) => BenchmarkKind::Full,
+                    (false, false) => BenchmarkKind::Standard,
+                };
+                self.bench(kind, &mut stream).await
+            }
             Err(error) => write(&mut stream, &Reply::Failed { reason: format!("not a request: {error}") }).await,
         }
     }
@@ -207,9 +217,9 @@ impl Control {
             .collect()
     }
 
-    async fn bench<S: AsyncWrite + Unpin>(&self, quick: bool, stream: &mut S) -> io::Result<()> {
+    async fn bench<S: AsyncWrite + Unpin>(&self, kind: BenchmarkKind, stream: &mut S) -> io::Result<()> {
         let (updates, mut inbox) = mpsc::channel(16);
-        if self.survey.send(SurveyRequest::Benchmark { quick, updates: Some(updates) }).await.is_err() {
+        if self.survey.send(SurveyRequest::Benchmark { kind, updates: Some(updates) }).await.is_err() {
             return write(stream, &Reply::Failed { reason: "the agent is stopping".into() }).await;
         }
         while let Some(update) = inbox.recv().await {
@@ -310,7 +320,9 @@ mod tests {
         let (client, server) = tokio::io::duplex(4096);
         tokio::spawn(async move { control.answer(server).await });
         tokio::spawn(async move {
-            let Some(SurveyRequest::Benchmark { quick: true, updates: Some(updates) }) = requests.recv().await else {
+            let Some(SurveyRequest::Benchmark { kind: BenchmarkKind::Quick, updates: Some(updates) }) =
+                requests.recv().await
+            else {
                 panic!("another request");
             };
             let progress = BenchUpdate::Progress { step: "half".into(), fraction: 0.5 };

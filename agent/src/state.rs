@@ -59,6 +59,11 @@ impl Paths {
         self.root.join("benchmark.json")
     }
 
+    /// What the owner's programs took of memory in the last days.
+    pub fn memory_use(&self) -> PathBuf {
+        self.root.join("memory_use.json")
+    }
+
     /// Since when which model file is no longer wanted.
     pub fn unwanted(&self) -> PathBuf {
         self.root.join("unwanted.json")

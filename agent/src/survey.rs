@@ -1,42 +1,48 @@
 //! [`Surveyor`]: keeps the inventory and the benchmark, on disk and for whoever watches.
 //!
-//! A restart has both at once from disk. The benchmark runs when the hardware or the engine is another one than was
-//! measured, and when somebody asks; never twice at once, and never beside the loading of a model.
+//! A restart has both at once from disk. The benchmark runs when the hardware, a driver or the engine is another one than
+//! was measured, and when somebody asks; never twice at once (who asks meanwhile joins it), and never beside the loading of
+//! a model.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use muster_engine::host::atomic_file::write_atomic;
-use muster_engine::worker::{self, BenchRequest, WorkerCommand, WorkerError};
-use muster_proto::{Benchmark, Bytes, Inventory};
+use muster_engine::worker::{WorkerCommand, WorkerError};
+use muster_proto::{Benchmark, BenchmarkKind, Inventory, TypicalUse};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Mutex, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
+use crate::bench;
+use crate::news::{is_news, use_is_news};
 use crate::probe::{self, Probe};
 use crate::serving::Serving;
 use crate::state::Paths;
 
-/// How long a benchmark measures at most.
-const BUDGET: Duration = Duration::from_secs(20);
-/// See [`BUDGET`], for the quick one.
-const QUICK_BUDGET: Duration = Duration::from_secs(6);
+/// How long a benchmark that nobody asked for waits until the desk is idle; then it measures, and says that it was not.
+const IDLE_WAIT: Duration = Duration::from_mins(10);
+/// How long one waits that somebody asked for.
+const IDLE_WAIT_ASKED: Duration = Duration::from_secs(10);
+/// The same where a few seconds are all there is.
+const IDLE_WAIT_QUICK: Duration = Duration::from_secs(1);
 /// How often the inventory is looked at again without being asked: what is free on the disk and in memory changes.
 const REFRESH: Duration = Duration::from_mins(15);
-/// Free memory and disk that differ by less than this share of the total are no news.
-const NEWS_SHARE: u64 = 20;
 
 /// What may be asked.
 #[derive(Debug)]
 pub enum SurveyRequest {
-    /// Look again.
+    /// Look again, and tell what there is.
     Inventory,
-    /// Measure again.
+    /// Something changed: look again, and tell what is news.
+    Changed,
+    /// Measure again. Joins one that runs, if that is as thorough.
     Benchmark {
-        /// A few seconds only.
-        quick: bool,
+        /// How thoroughly.
+        kind: BenchmarkKind,
         /// Hears how far it is and how it ended.
         updates: Option<mpsc::Sender<BenchUpdate>>,
     },
@@ -75,12 +81,18 @@ pub struct Surveyor {
     pub quiet: Arc<Mutex<()>>,
     /// What the agent runs itself.
     pub serving: watch::Receiver<Arc<Serving>>,
+    /// What is typically free.
+    pub typical: watch::Receiver<Option<Arc<TypicalUse>>>,
     /// Hears of every new inventory.
     pub inventory: watch::Sender<Option<Arc<Inventory>>>,
     /// Hears of every new benchmark.
     pub benchmark: watch::Sender<Option<Arc<Benchmark>>>,
     /// Failures of the start, which belong into the inventory.
     pub failures: Vec<muster_proto::ProbeFailure>,
+    /// Who waits for a benchmark; nobody at first.
+    pub waiting: VecDeque<Asked>,
+    /// When it may measure unasked again; at once at first.
+    pub attempt_at: Option<Instant>,
 }
 
 /// The newest stored inventory and benchmark.
@@ -106,23 +118,45 @@ impl Surveyor {
 
     async fn serve(&mut self, requests: &mut mpsc::Receiver<SurveyRequest>) {
         self.look(true).await;
-        if self.automatic && self.benchmark_is_due() {
-            self.measure(false, None).await;
-        }
+        let mut refresh = Instant::now() + REFRESH;
         loop {
-            // Cancel-safe: a channel and a timer.
-            let request = tokio::select! {
-                request = requests.recv() => request,
-                () = tokio::time::sleep(REFRESH) => {
-                    self.look(false).await;
-                    continue;
-                }
-            };
-            match request {
-                Some(SurveyRequest::Inventory) => self.look(true).await,
-                Some(SurveyRequest::Benchmark { quick, updates }) => self.measure(quick, updates).await,
-                None => return,
+            if let Some(asked) = self.waiting.pop_front() {
+                self.measure(asked, requests).await;
+                continue;
             }
+            if self.automatic && self.benchmark_is_due() {
+                self.attempt_at = Some(Instant::now() + REFRESH);
+                self.measure(Asked { kind: BenchmarkKind::Standard, listeners: vec![] }, requests).await;
+                continue;
+            }
+            // Cancel-safe: a channel, a watch and a timer.
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(SurveyRequest::Inventory) => self.look(true).await,
+                    Some(SurveyRequest::Changed) => self.look(false).await,
+                    Some(SurveyRequest::Benchmark { kind, updates }) => {
+                        self.waiting.push_back(Asked { kind, listeners: updates.into_iter().collect() });
+                    }
+                    None => return,
+                },
+                Ok(()) = self.typical.changed() => self.note_typical(),
+                () = tokio::time::sleep_until(refresh) => {
+                    refresh = Instant::now() + REFRESH;
+                    self.look(false).await;
+                }
+            }
+        }
+    }
+
+    /// Puts what is typically free into the inventory, where that is news; without looking at anything else.
+    fn note_typical(&self) {
+        let typical = self.typical.borrow().as_deref().cloned();
+        let old = self.inventory.borrow().clone();
+        if let Some(old) = old.filter(|old| use_is_news(old.hardware.typical.as_ref(), typical.as_ref(), old)) {
+            let mut inventory = (*old).clone();
+            inventory.hardware.typical = typical;
+            store(&self.paths.inventory(), &inventory);
+            self.inventory.send_replace(Some(Arc::new(inventory)));
         }
     }
 
@@ -132,6 +166,7 @@ impl Surveyor {
             Probe { store: self.store.clone(), worker: self.worker.clone(), serving: self.serving.borrow().clone() };
         let mut inventory = probe::collect(&probe).await;
         inventory.failures.extend(self.failures.iter().cloned());
+        inventory.hardware.typical = self.typical.borrow_and_update().as_deref().cloned();
         let old = self.inventory.borrow().clone();
         if !asked && old.is_some_and(|old| !is_news(&old, &inventory)) {
             return;
@@ -143,39 +178,71 @@ impl Surveyor {
         self.inventory.send_replace(Some(Arc::new(inventory)));
     }
 
-    /// Whether what was measured is not what is here. Without the list of devices nothing can be said.
+    /// Whether to measure unasked: what was measured is not what is here, and the last try was not just now.
     fn benchmark_is_due(&self) -> bool {
         let inventory = self.inventory.borrow();
-        let Some(inventory) = inventory.as_ref().filter(|inventory| !inventory.devices.is_empty()) else {
-            return false;
-        };
-        self.benchmark.borrow().as_ref().is_none_or(|benchmark| {
-            benchmark.hardware_fingerprint != inventory.hardware_fingerprint
-                || benchmark.engine_build != inventory.engine_build
-        })
+        let again = self.attempt_at.is_none_or(|at| Instant::now() >= at);
+        again && inventory.as_ref().is_some_and(|inventory| is_due(inventory, self.benchmark.borrow().as_deref()))
     }
 
-    async fn measure(&mut self, quick: bool, updates: Option<mpsc::Sender<BenchUpdate>>) {
-        let tell = |update| {
-            if let Some(updates) = &updates {
-                // A full queue only loses progress; the end is sent below.
-                let _ = updates.try_send(update);
+    /// Measures once, for all who ask for no more than this meanwhile.
+    async fn measure(&mut self, asked: Asked, requests: &mut mpsc::Receiver<SurveyRequest>) {
+        let Asked { kind, mut listeners } = asked;
+        let inventory = self.inventory.borrow().clone();
+        let (fingerprint, drivers) = inventory
+            .map(|inventory| (inventory.hardware_fingerprint.clone(), drivers(&inventory)))
+            .unwrap_or_default();
+        let (steps, mut told) = mpsc::channel(16);
+        let (worker, paths, volume, threads, quiet) =
+            (self.worker.clone(), self.paths.clone(), self.store.clone(), self.threads, Arc::clone(&self.quiet));
+        let wait = if listeners.is_empty() { IDLE_WAIT } else { asked_wait(kind) };
+        let work = async move {
+            let _quiet = quiet.lock().await;
+            tracing::info!(%kind, "benchmark begins");
+            // A full queue only loses progress.
+            let progress = |step, fraction| drop(steps.try_send((step, fraction)));
+            let job = bench::Job {
+                worker: &worker,
+                scratch: &paths.scratch(),
+                store: &volume,
+                threads,
+                kind,
+                hardware_fingerprint: fingerprint,
+                drivers,
+                wait,
+            };
+            measure(&paths, job, progress).await
+        };
+        let mut work = std::pin::pin!(work);
+        let mut newest = BenchUpdate::Progress { step: "waiting until no model is loading".into(), fraction: 0.0 };
+        tell(&listeners, &newest);
+        let mut look = None;
+        let result = loop {
+            // Cancel-safe: the work is only polled, the channels lose nothing.
+            tokio::select! {
+                result = &mut work => break result,
+                Some((step, fraction)) = told.recv() => {
+                    newest = BenchUpdate::Progress { step, fraction };
+                    tell(&listeners, &newest);
+                }
+                request = requests.recv() => match request {
+                    Some(SurveyRequest::Benchmark { kind: also, updates }) => {
+                        let updates: Vec<_> = updates.into_iter().collect();
+                        if thoroughness(also) <= thoroughness(kind) {
+                            tell(&updates, &newest);
+                            listeners.extend(updates);
+                        } else if let Some(next) = self.waiting.iter_mut().find(|next| next.kind == also) {
+                            next.listeners.extend(updates);
+                        } else {
+                            self.waiting.push_back(Asked { kind: also, listeners: updates });
+                        }
+                    }
+                    Some(SurveyRequest::Inventory) => look = Some(true),
+                    Some(SurveyRequest::Changed) => look = look.or(Some(false)),
+                    None => return,
+                },
             }
         };
-        let fingerprint = self.inventory.borrow().as_ref().map(|inventory| inventory.hardware_fingerprint.clone());
-        tell(BenchUpdate::Progress { step: "waiting until no model is loading".into(), fraction: 0.0 });
-        let quiet = self.quiet.lock().await;
-        tracing::info!(quick, "benchmark begins");
-        let result = measure(
-            &self.worker,
-            &self.paths,
-            self.threads,
-            quick,
-            fingerprint.unwrap_or_default(),
-            |step, fraction| tell(BenchUpdate::Progress { step, fraction }),
-        )
-        .await;
-        drop(quiet);
         let end = match result {
             Ok(benchmark) => {
                 tracing::info!(ms = benchmark.took_ms, points = benchmark.points.len(), "benchmark done");
@@ -189,44 +256,84 @@ impl Surveyor {
                 BenchUpdate::Failed(reason)
             }
         };
-        if let Some(updates) = updates {
-            let _ = updates.send(end).await;
+        for listener in listeners {
+            let _ = listener.send(end.clone()).await;
+        }
+        if let Some(asked) = look {
+            self.look(asked).await;
         }
     }
 }
 
-/// Measures this machine and stores the result.
+/// Somebody who wants a benchmark, or several who want the same.
+#[derive(Debug)]
+pub struct Asked {
+    kind: BenchmarkKind,
+    listeners: Vec<mpsc::Sender<BenchUpdate>>,
+}
+
+fn tell(listeners: &[mpsc::Sender<BenchUpdate>], update: &BenchUpdate) {
+    for listener in listeners {
+        let _ = listener.try_send(update.clone());
+    }
+}
+
+/// Orders kinds by what they cover. One of a newer controller is taken for the usual.
+fn thoroughness(kind: BenchmarkKind) -> u8 {
+    match kind {
+        BenchmarkKind::Quick => 0,
+        BenchmarkKind::Full => 2,
+        _ => 1,
+    }
+}
+
+/// The drivers of an inventory's GPUs, sorted, each once.
+pub fn drivers(inventory: &Inventory) -> Vec<String> {
+    let drivers: BTreeSet<_> = inventory.hardware.gpus.iter().filter_map(|gpu| gpu.driver.clone()).collect();
+    drivers.into_iter().collect()
+}
+
+/// Whether what was measured is not what is here: other hardware, another engine, other drivers. Without the list of devices
+/// nothing can be said.
+fn is_due(inventory: &Inventory, benchmark: Option<&Benchmark>) -> bool {
+    if inventory.devices.is_empty() {
+        return false;
+    }
+    benchmark.is_none_or(|benchmark| {
+        let measured: BTreeSet<_> = benchmark.conditions.drivers.iter().cloned().collect();
+        let here = drivers(inventory);
+        // An older build did not say which drivers it measured; a probe that failed does not say which there are.
+        let other_drivers = benchmark.conditions.kind.is_some() && !here.is_empty() && !here.iter().eq(measured.iter());
+        benchmark.hardware_fingerprint != inventory.hardware_fingerprint
+            || benchmark.engine_build != inventory.engine_build
+            || other_drivers
+    })
+}
+
+/// How long a benchmark that somebody asked for waits until the desk is idle.
+pub fn asked_wait(kind: BenchmarkKind) -> Duration {
+    if kind == BenchmarkKind::Quick { IDLE_WAIT_QUICK } else { IDLE_WAIT_ASKED }
+}
+
+/// Measures this machine and stores the result; one that was cut off does not replace a whole one of the same hardware.
 ///
 /// # Errors
-/// The engine worker failed.
+/// The engine worker failed, or the desk was needed before anything was measured.
 pub async fn measure(
-    worker: &WorkerCommand,
     paths: &Paths,
-    threads: Option<u32>,
-    quick: bool,
-    hardware_fingerprint: String,
-    mut progress: impl FnMut(String, f32) + Send,
+    job: bench::Job<'_>,
+    progress: impl FnMut(String, f32) + Send,
 ) -> Result<Benchmark, WorkerError> {
-    let scratch_dir = paths.scratch();
-    if let Err(error) = std::fs::create_dir_all(&scratch_dir) {
-        return Err(WorkerError::Refused { reason: format!("cannot create {}: {error}", scratch_dir.display()) });
+    let benchmark = bench::measure(job, progress).await?;
+    let whole = |benchmark: &Benchmark| benchmark.conditions.stopped_by.is_none();
+    let known: Option<Benchmark> = read(&paths.benchmark());
+    let better = known.is_some_and(|known| {
+        let same = |field: fn(&Benchmark) -> &str| field(&known) == field(&benchmark);
+        whole(&known) && !whole(&benchmark) && same(|b| &b.hardware_fingerprint) && same(|b| &b.engine_build)
+    });
+    if !better {
+        store(&paths.benchmark(), &benchmark);
     }
-    let (measured_at, began) = (clock::now(), Instant::now());
-    let budget = if quick { QUICK_BUDGET } else { BUDGET };
-    let request = BenchRequest { scratch_dir: scratch_dir.clone(), budget, threads, quick };
-    let points = worker::bench(worker, request, |at| progress(at.step, at.fraction)).await;
-    // Models of random weights are of no use afterwards, whatever happened.
-    let _ = std::fs::remove_dir_all(&scratch_dir);
-    let benchmark = Benchmark {
-        measured_at,
-        took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        engine_build: muster_engine::BUILD.into(),
-        hardware_fingerprint,
-        points: points?,
-        conditions: muster_proto::Conditions::default(),
-        parts: vec![],
-    };
-    store(&paths.benchmark(), &benchmark);
     Ok(benchmark)
 }
 
@@ -237,104 +344,172 @@ fn store<T: serde::Serialize>(path: &std::path::Path, value: &T) {
     }
 }
 
-/// Whether an inventory says something that the old one did not.
-fn is_news(old: &Inventory, new: &Inventory) -> bool {
-    let far = |old: Bytes, new: Bytes, total: Bytes| old.get().abs_diff(new.get()) > total.get() / NEWS_SHARE;
-    let free_memory_moved = far(old.memory.available, new.memory.available, new.memory.total);
-    let disk_moved = match (old.store_disk, new.store_disk) {
-        (Some(old), Some(new)) => far(old.free, new.free, new.total),
-        (old, new) => old.is_some() != new.is_some(),
-    };
-    let device_moved =
-        old.devices.iter().zip(&new.devices).any(|(old, new)| match (old.memory_free, new.memory_free) {
-            (Some(before), Some(now)) => far(before, now, new.memory_total.unwrap_or(now)),
-            (before, now) => before.is_some() != now.is_some(),
-        });
-    let gpus = old.hardware.gpus.iter().zip(&new.hardware.gpus);
-    let gpu_moved = gpus.into_iter().any(|(old, new)| match (old.memory_free, new.memory_free) {
-        (Some(before), Some(now)) => far(before, now, new.memory_total.unwrap_or(now)),
-        (before, now) => before.is_some() != now.is_some(),
-    });
-    // Everything but what moves all the time.
-    let still = |inventory: &Inventory| {
-        let mut inventory = inventory.clone();
-        inventory.collected_at = muster_proto::Timestamp::from_unix_millis(0);
-        inventory.memory.available = Bytes::ZERO;
-        inventory.store_disk = None;
-        for device in &mut inventory.devices {
-            device.memory_free = None;
-        }
-        for gpu in &mut inventory.hardware.gpus {
-            gpu.memory_free = None;
-            gpu.temperature_celsius = None;
-            gpu.throttle_reasons = vec![];
-            gpu.power_limit_watts = None;
-            gpu.used_by = vec![];
-            // An idle card lowers its link.
-            if let Some(link) = &mut gpu.pcie {
-                link.generation = None;
-                link.width = None;
-            }
-        }
-        inventory.hardware.typical = None;
-        inventory
-    };
-    free_memory_moved || disk_moved || device_moved || gpu_moved || still(old) != still(new)
-}
-
 #[cfg(test)]
 mod tests {
-    use muster_proto::{Cpu, Disk, Memory, Os, Timestamp};
+    use muster_engine::worker::WorkerCommand;
+    use muster_proto::{Bytes, Device, DeviceKind, Gpu, GpuVendor, Timestamp, TypicalUse};
 
     use super::*;
 
-    fn inventory(available: Bytes, free: Bytes) -> Inventory {
-        Inventory {
-            collected_at: Timestamp::from_unix_millis(1),
-            hostname: "desk".into(),
-            hardware_fingerprint: "f".into(),
-            os: Os { platform: "linux-x86_64".into(), name: None, kernel: None },
-            cpu: Cpu { brand: None, physical_cores: None, threads: 2, features: vec![] },
-            memory: Memory { total: Bytes::from_gib(16), available },
-            devices: vec![],
-            store_disk: Some(Disk { total: Bytes::from_gib(100), free }),
-            engine_build: "b".into(),
-            failures: vec![],
-            hardware: muster_proto::Hardware::default(),
+    fn desk(driver: Option<&str>) -> Inventory {
+        let mut inventory = crate::news::tests::inventory(Bytes::from_gib(8), Bytes::from_gib(50));
+        inventory.devices = vec![Device {
+            name: "CPU".into(),
+            description: String::new(),
+            kind: DeviceKind::Cpu,
+            backend: "CPU".into(),
+            memory_total: None,
+            memory_free: None,
+            pci_bus_id: None,
+            uuid: None,
+            driver: None,
+        }];
+        inventory.hardware.gpus = vec![Gpu {
+            name: "a card".into(),
+            vendor: GpuVendor::Nvidia,
+            kind: DeviceKind::DiscreteGpu,
+            pci_bus_id: None,
+            pci_id: None,
+            uuid: None,
+            driver: driver.map(str::to_owned),
+            memory_total: None,
+            memory_free: None,
+            memory_shared: None,
+            unified_memory: false,
+            compute_capability: None,
+            cuda_version: None,
+            pcie: None,
+            power_limit_watts: None,
+            temperature_celsius: None,
+            throttle_reasons: vec![],
+            ecc: None,
+            mig: None,
+            slice_of: None,
+            used_by: vec![],
+            engine_device: None,
+            obstacle: None,
+            sources: vec![],
+        }];
+        inventory
+    }
+
+    fn measured(inventory: &Inventory) -> Benchmark {
+        Benchmark {
+            measured_at: Timestamp::from_unix_millis(0),
+            took_ms: 1,
+            engine_build: inventory.engine_build.clone(),
+            hardware_fingerprint: inventory.hardware_fingerprint.clone(),
+            points: vec![],
+            conditions: Conditions {
+                kind: Some(BenchmarkKind::Standard),
+                drivers: drivers(inventory),
+                ..Conditions::default()
+            },
+            parts: vec![],
         }
     }
 
     #[test]
-    fn small_movements_are_no_news() {
-        let old = inventory(Bytes::from_gib(8), Bytes::from_gib(50));
-        let mut same = inventory(Bytes::from_mib(8 * 1024 - 700), Bytes::from_gib(46));
-        same.collected_at = Timestamp::from_unix_millis(99);
-        assert!(!is_news(&old, &same));
-        assert!(is_news(&old, &inventory(Bytes::from_gib(6), Bytes::from_gib(50))));
-        assert!(is_news(&old, &inventory(Bytes::from_gib(8), Bytes::from_gib(40))));
-        let mut renamed = old.clone();
-        renamed.hostname = "other".into();
-        assert!(is_news(&old, &renamed));
+    fn other_hardware_drivers_or_engines_are_measured_anew() {
+        let desk_now = desk(Some("nvidia 580.95"));
+        let done = measured(&desk_now);
+        assert!(is_due(&desk_now, None));
+        assert!(!is_due(&desk_now, Some(&done)));
+        assert!(is_due(&desk(Some("nvidia 590.11")), Some(&done)), "a driver");
+        assert!(!is_due(&desk(None), Some(&done)), "a probe that did not say");
+        assert!(is_due(&desk_now, Some(&measured(&desk(None)))), "a driver where none was");
+        let old = Benchmark { conditions: Conditions::default(), ..done.clone() };
+        assert!(!is_due(&desk_now, Some(&old)), "an older build did not tell drivers");
+        assert!(is_due(&desk_now, Some(&Benchmark { engine_build: "other".into(), ..done.clone() })));
+        assert!(is_due(&desk_now, Some(&Benchmark { hardware_fingerprint: "other".into(), ..done.clone() })));
+        let blind = Inventory { devices: vec![], ..desk_now };
+        assert!(!is_due(&blind, None));
     }
 
-    #[test]
-    fn a_warm_card_is_no_news_and_a_full_one_is() {
-        let gpu = r#"{"name": "RTX 3090", "vendor": "nvidia", "kind": "discrete_gpu", "unified_memory": false,
-            "memory_total": 25769803776, "memory_free": 24000000000, "temperature_celsius": 40.0,
-            "pcie": {"generation": 1, "width": 16, "generation_max": 4, "width_max": 16}}"#;
-        let mut old = inventory(Bytes::from_gib(8), Bytes::from_gib(50));
-        old.hardware.gpus = vec![serde_json::from_str(gpu).expect("a GPU")];
-        let mut warm = old.clone();
-        let card = &mut warm.hardware.gpus[0];
-        card.temperature_celsius = Some(83.0);
-        card.throttle_reasons = vec!["sw_thermal_slowdown".into()];
-        card.pcie = card.pcie.map(|link| muster_proto::PcieLink { generation: Some(4), ..link });
-        card.memory_free = Some(Bytes::new(23_500_000_000));
-        assert!(!is_news(&old, &warm));
-        warm.hardware.gpus[0].memory_free = Some(Bytes::from_gib(2));
-        assert!(is_news(&old, &warm));
-        let mut unplugged = old.clone();
-        unplugged.hardware.chassis.on_mains = Some(false);
-        assert!(is_news(&old, &unplugged));
+    fn surveyor(folder: &std::path::Path) -> (Surveyor, watch::Receiver<Option<Arc<Inventory>>>) {
+        let (inventory, inventories) = watch::channel(None);
+        let surveyor = Surveyor {
+            paths: Paths::new(folder),
+            store: folder.to_owned(),
+            // No such program: each benchmark fails, but only when it may begin.
+            worker: WorkerCommand::new(folder.join("no-worker")),
+            threads: Some(1),
+            automatic: false,
+            quiet: Arc::default(),
+            serving: watch::channel(Arc::default()).1,
+            typical: watch::channel(None).1,
+            inventory,
+            benchmark: watch::channel(None).0,
+            failures: vec![],
+            waiting: VecDeque::new(),
+            attempt_at: None,
+        };
+        (surveyor, inventories)
+    }
+
+    async fn end(updates: &mut mpsc::Receiver<BenchUpdate>) -> (usize, String) {
+        let mut steps = 0;
+        loop {
+            match updates.recv().await.expect("an end") {
+                BenchUpdate::Progress { .. } => steps += 1,
+                BenchUpdate::Failed(reason) => return (steps, reason),
+                BenchUpdate::Done(_) => panic!("there is no worker"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_while_one_runs_joins_it_and_who_wants_more_comes_after() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let (surveyor, _inventories) = surveyor(folder.path());
+        let quiet = Arc::clone(&surveyor.quiet);
+        let loading = quiet.lock().await;
+        let (requests, queue) = mpsc::channel(8);
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(surveyor.run(queue, shutdown.clone()));
+        let ask = async |kind| {
+            let (updates, told) = mpsc::channel(8);
+            requests.send(SurveyRequest::Benchmark { kind, updates: Some(updates) }).await.expect("it listens");
+            told
+        };
+        let mut first = ask(BenchmarkKind::Standard).await;
+        assert!(matches!(first.recv().await, Some(BenchUpdate::Progress { .. })), "it runs");
+        let mut joined = ask(BenchmarkKind::Quick).await;
+        assert!(matches!(joined.recv().await, Some(BenchUpdate::Progress { .. })), "it hears how far the first is");
+        let mut more = ask(BenchmarkKind::Full).await;
+        drop(loading);
+        let (_, one) = end(&mut first).await;
+        assert_eq!(end(&mut joined).await, (0, one));
+        let (steps, _) = end(&mut more).await;
+        assert!(steps >= 1, "the third one is a run of its own");
+        shutdown.cancel();
+        task.await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn what_is_typical_joins_the_inventory_without_another_look() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let (mut surveyor, mut inventories) = surveyor(folder.path());
+        let (typical, receiver) = watch::channel(None);
+        surveyor.typical = receiver;
+        let (_requests, queue) = mpsc::channel(8);
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(surveyor.run(queue, shutdown.clone()));
+        let first = inventories.wait_for(Option::is_some).await.expect("a look").clone().expect("some");
+        assert_eq!(first.hardware.typical, None);
+        let usual = TypicalUse {
+            since: Timestamp::from_unix_millis(0),
+            until: Timestamp::from_unix_millis(1),
+            samples: 480,
+            memory_available: Bytes::from_gib(1),
+            devices: vec![],
+        };
+        typical.send_replace(Some(Arc::new(usual.clone())));
+        let told =
+            |inventory: &Option<Arc<Inventory>>| inventory.as_ref().is_some_and(|i| i.hardware.typical.is_some());
+        let second = inventories.wait_for(told).await.expect("news").clone().expect("some");
+        assert_eq!((second.hardware.typical.as_ref(), second.collected_at), (Some(&usual), first.collected_at));
+        shutdown.cancel();
+        task.await.expect("no panic");
     }
 }

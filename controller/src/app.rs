@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::benches::Benches;
 use crate::blobs::{self, BlobError, Blobs};
 use crate::ca::{Ca, CaError, SERVER_LIFETIME};
 use crate::catalog::Catalog;
@@ -23,6 +24,7 @@ use crate::config::ServeConfig;
 use crate::enrol::Enroller;
 use crate::links::Links;
 use crate::listen::{Server, ServerLeaf, tls};
+use crate::metrics::{self, Metrics};
 use crate::replan::Replanner;
 use crate::rpc::{ControllerFacts, Services};
 use crate::store::{Actor, Event, Store, StoreError};
@@ -88,6 +90,7 @@ pub struct App {
     address: SocketAddr,
     socket: PathBuf,
     tcp: TcpListener,
+    metrics: Option<TcpListener>,
     local: UnixListener,
     acceptor: TlsAcceptor,
     leaf: Arc<ServerLeaf>,
@@ -122,9 +125,24 @@ impl App {
         let address = tcp.local_addr().map_err(listen_error)?;
         let socket = data.path().join(ADMIN_SOCKET);
         let local = bind_private(&socket).map_err(|source| BuildError::Socket { path: socket.clone(), source })?;
+        let metrics_listener = match config.metrics_listen {
+            Some(address) => {
+                let failed = |source| BuildError::Listen { address, source };
+                Some(TcpListener::bind(address).await.map_err(failed)?)
+            }
+            None => None,
+        };
         let links = Links::default();
-        let (replanner, replan) =
-            Replanner::new(store.clone(), blobs.clone(), links.clone(), clock.clone(), config.worker.clone());
+        let metrics = Arc::new(Metrics::new());
+        let benches = Benches::open(store.clone(), links.clone(), clock.clone()).await?;
+        let (replanner, replan) = Replanner::new(
+            store.clone(),
+            blobs.clone(),
+            links.clone(),
+            clock.clone(),
+            config.worker.clone(),
+            metrics.plans(),
+        );
         let enroller =
             Enroller::new(Arc::clone(&ca), store.clone(), links.clone(), clock.clone(), config.certificate_lifetime);
         let catalog = Catalog::new(store.clone(), blobs.clone(), config.worker.clone(), clock.clone(), replan.clone());
@@ -145,16 +163,24 @@ impl App {
             enroller,
             catalog,
             replan,
+            benches,
+            metrics,
             facts: Arc::new(facts),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         };
-        Ok(Self { data, address, socket, tcp, local, acceptor, leaf, ca, services, replanner, config })
+        let metrics = metrics_listener;
+        Ok(Self { data, address, socket, tcp, metrics, local, acceptor, leaf, ca, services, replanner, config })
     }
 
     /// Where agents connect, as bound.
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where figures are served, as bound.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// The admin socket.
@@ -182,7 +208,7 @@ impl App {
     /// # Errors
     /// See [`RunError`].
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
-        let Self { data, socket, tcp, local, acceptor, leaf, ca, services, replanner, config, .. } = self;
+        let Self { data, socket, tcp, metrics, local, acceptor, leaf, ca, services, replanner, config, .. } = self;
         let stop = services.shutdown.clone();
         let server = Server::new(
             services.router(),
@@ -196,6 +222,10 @@ impl App {
         tasks.spawn(server.clone().accept_tls(tcp, acceptor));
         tasks.spawn(server.accept_local(local));
         tasks.spawn(replanner.run(stop.clone()));
+        tasks.spawn(services.benches.clone().run(stop.clone()));
+        if let Some(listener) = metrics {
+            tasks.spawn(metrics::serve(services.clone(), listener, stop.clone()));
+        }
         tasks.spawn(renew_leaf(ca, leaf, services.clock.clone(), stop.clone()));
         // Cancel-safe: `join_next` loses no task.
         let result = tokio::select! {

@@ -13,7 +13,7 @@ use bytes::Bytes as RawBytes;
 use futures_util::{Stream, StreamExt as _};
 use muster_engine::bundled;
 use muster_engine::gguf::{GgufError, GgufFiles, GgufHeader};
-use muster_engine::quantizations::Quantization;
+use muster_engine::maker::Quantization;
 use muster_engine::worker::{self, QualityProgress, QuantizeProgress, QuantizeRequest, WorkerCommand, WorkerError};
 use muster_proto::{Artifact, ArtifactSource, Bytes, EngineSettings, Model, ModelDigest, Quality};
 use tokio::sync::{Semaphore, mpsc};
@@ -127,10 +127,7 @@ impl Making {
     fn check(request: &ImportRequest, imatrix: Option<Staged>) -> Result<Self, ImportError> {
         let mut quantizations = Vec::new();
         for name in &request.quantize {
-            let name = check_quantization(name)?;
-            if imatrix.is_none() && Quantization::from_name(name).is_some_and(|known| known.needs_imatrix) {
-                return Err(ImportError::NeedsImatrix(name));
-            }
+            let name = check_quantization(name, imatrix.is_some())?;
             if !quantizations.contains(&name) {
                 quantizations.push(name);
             }
@@ -167,13 +164,17 @@ pub fn check_name(name: &str) -> Result<(), ImportError> {
     if fits { Ok(()) } else { Err(ImportError::Name(name.chars().take(120).collect())) }
 }
 
-/// The name of a quantization as llama.cpp writes it.
+/// The name, as llama.cpp writes it, of a quantization that can be made with or without an importance matrix.
 ///
 /// # Errors
-/// [`ImportError::Quantization`].
-pub fn check_quantization(name: &str) -> Result<&'static str, ImportError> {
-    let known = Quantization::from_name(name).map(|known| known.name);
-    known.ok_or_else(|| ImportError::Quantization(name.chars().take(32).collect()))
+/// [`ImportError::Quantization`] and [`ImportError::NeedsImatrix`].
+pub fn check_quantization(name: &str, imatrix: bool) -> Result<&'static str, ImportError> {
+    let known =
+        Quantization::from_name(name).ok_or_else(|| ImportError::Quantization(name.chars().take(32).collect()))?;
+    if known.needs_importance() && !imatrix {
+        return Err(ImportError::NeedsImatrix(known.name()));
+    }
+    Ok(known.name())
 }
 
 /// A name that may be used, made of what a file calls itself: `Llama 3.2 1B (Instruct)` → `Llama-3.2-1B-Instruct`.
@@ -588,7 +589,9 @@ mod tests {
         for bad in ["", " a", "-a", "a b", "a\n", "../a", "a/../b", &"a".repeat(97)] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
-        assert_eq!(check_quantization("q4_k_m").ok(), Some("Q4_K_M"));
-        assert!(check_quantization("Q4").is_err());
+        assert_eq!(check_quantization("q4_k_m", false).ok(), Some("Q4_K_M"));
+        assert_eq!(check_quantization("iq3_xs", true).ok(), Some("IQ3_XS"));
+        assert!(matches!(check_quantization("iq3_xs", false), Err(ImportError::NeedsImatrix("IQ3_XS"))));
+        assert!(matches!(check_quantization("Q4", true), Err(ImportError::Quantization(_))));
     }
 }

@@ -89,8 +89,12 @@ fn check_assignment(
         wrong(format!("{} is no file of model {:?}", assignment.digest, assignment.model));
     }
     let need = &assignment.prediction.memory;
+    let typical = inventory.hardware.typical.as_ref();
     for device in &need.devices {
-        let free = inventory.devices.iter().find(|d| d.name == device.name).and_then(|d| d.memory_free);
+        let mut free = inventory.devices.iter().find(|d| d.name == device.name).and_then(|d| d.memory_free);
+        if let Some(usual) = typical.and_then(|typical| typical.devices.iter().find(|d| d.device == device.name)) {
+            free = free.map(|free| free.min(usual.free));
+        }
         let taken = device.total().saturating_add(policy.reserve);
         if device.total() > Bytes::ZERO && free.is_none_or(|free| taken > free) {
             wrong(format!("{} and the reserve do not fit on {}", device.total(), device.name));
@@ -100,7 +104,8 @@ fn check_assignment(
         inventory.devices.iter().any(|d| d.name == device.name && d.kind == DeviceKind::IntegratedGpu)
     });
     let host = need.host.total() + shared.map(muster_proto::DeviceMemory::total).sum();
-    if host > Bytes::ZERO && host.saturating_add(policy.reserve) > inventory.memory.available {
+    let usual = typical.map_or(inventory.memory.available, |typical| typical.memory_available);
+    if host > Bytes::ZERO && host.saturating_add(policy.reserve) > inventory.memory.available.min(usual) {
         wrong(format!("{host} and the reserve do not fit in main memory"));
     }
 }

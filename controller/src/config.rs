@@ -18,6 +18,9 @@ use crate::listen::ReceivedTap;
 /// Where agents connect unless told otherwise.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7433);
 
+/// Where figures are served if they are to be and nobody says where: on loopback, beside the port of agents.
+pub const DEFAULT_METRICS_LISTEN: &str = "127.0.0.1:7434";
+
 /// How long a machine's certificate lasts unless told otherwise.
 pub const DEFAULT_CERTIFICATE_LIFETIME: Duration = Duration::from_hours(24);
 
@@ -43,6 +46,8 @@ pub struct ServeConfig {
     pub blob_reserve: Bytes,
     /// Connections at the same time.
     pub max_connections: usize,
+    /// Where figures for Prometheus are served over plain HTTP; `None` nowhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// How often agents say that they live.
     pub heartbeat: Duration,
     /// How engine workers are started.
@@ -62,6 +67,7 @@ impl ServeConfig {
             certificate_lifetime: DEFAULT_CERTIFICATE_LIFETIME,
             blob_reserve: DEFAULT_BLOB_RESERVE,
             max_connections: DEFAULT_MAX_CONNECTIONS,
+            metrics_listen: None,
             heartbeat: Duration::from_mins(1),
             worker,
             received_tap: None,
@@ -105,6 +111,8 @@ pub struct ConfigFile {
     pub blob_reserve: Option<WrittenBytes>,
     /// Connections at the same time.
     pub max_connections: Option<usize>,
+    /// Where figures for Prometheus are served over plain HTTP, e.g. `127.0.0.1:7434`; nowhere if absent.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 impl ConfigFile {

@@ -6,6 +6,7 @@
 //! [`mod@check`]; [`cli`] is the operator's command line. It never sees the agent's crate: both know only the contract.
 
 pub mod app;
+mod benches;
 mod blobs;
 pub mod ca;
 mod catalog;
@@ -20,6 +21,7 @@ pub mod enrol;
 mod identity;
 mod links;
 mod listen;
+mod metrics;
 mod pace;
 pub mod plan;
 mod replan;

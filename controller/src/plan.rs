@@ -187,24 +187,42 @@ fn assign(
     }
 }
 
+/// What may be had of a memory.
+#[derive(Clone, Copy, Debug)]
+struct Free {
+    bytes: Bytes,
+    /// Whether that is less than what is free now, because it is typically in use.
+    typical: bool,
+}
+
+impl Free {
+    fn of(planned: Bytes, now: Bytes, reserve: Bytes) -> Self {
+        Self { bytes: planned.saturating_sub(reserve), typical: planned < now }
+    }
+}
+
 /// What a machine may give, the reserve taken off.
 #[derive(Clone, Debug)]
 pub(crate) struct Room {
-    host: Bytes,
+    host: Free,
     /// By llama.cpp's name of the device; `None` where it is not known what is free.
-    devices: BTreeMap<String, Option<Bytes>>,
+    devices: BTreeMap<String, Option<Free>>,
     /// Devices whose memory is main memory.
     shared: Vec<String>,
     disk: Option<Bytes>,
 }
 
 impl Room {
-    /// What the inventory says is free, less the reserve on each device and on the host.
+    /// What the inventory says is free, now and typically, whichever is less; less the reserve on each device and on the
+    /// host. So a plan counts on a desk in use, not on an empty one, and on nothing that is taken at the moment.
     pub fn of(inventory: &Inventory, reserve: Bytes) -> Self {
         let gpu = |device: &&Device| device.kind != DeviceKind::Cpu;
-        let free = |device: &Device| (device.name.clone(), device.memory_free.map(|free| free.saturating_sub(reserve)));
+        let free = |device: &Device| {
+            let free = inventory.free_to_plan(device).zip(device.memory_free);
+            (device.name.clone(), free.map(|(planned, now)| Free::of(planned, now, reserve)))
+        };
         Self {
-            host: inventory.memory.available.saturating_sub(reserve),
+            host: Free::of(inventory.memory_to_plan(), inventory.memory.available, reserve),
             devices: inventory.devices.iter().filter(gpu).map(free).collect(),
             shared: inventory
                 .devices
@@ -217,8 +235,8 @@ impl Room {
     }
 
     fn memory_short(&self, need: &MemoryNeed) -> Option<RejectionReason> {
-        let short = |device: &str, needs: Bytes, free: Bytes| {
-            (needs > free).then(|| RejectionReason::MemoryShort { device: device.to_owned(), needs, free })
+        let short = |device: &str, needs: Bytes, Free { bytes: free, typical }: Free| {
+            (needs > free).then(|| RejectionReason::MemoryShort { device: device.to_owned(), needs, free, typical })
         };
         let mut host = need.host.total();
         for device in &need.devices {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use muster_engine::worker::WorkerCommand;
 use muster_proto::{AssignmentId, EnrolmentState, Machine, MachinePlan, ModelDigest, Plan, Policy};
+use prometheus::Histogram;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -71,6 +72,8 @@ pub struct Replanner {
     worker: WorkerCommand,
     requests: watch::Receiver<u64>,
     published: watch::Sender<Published>,
+    /// How long each activation takes.
+    durations: Histogram,
     /// What was last said about a plan that broke an invariant.
     complained: Option<String>,
     /// Whether something failed that may go better next time.
@@ -79,11 +82,28 @@ pub struct Replanner {
 
 impl Replanner {
     /// A task with one request waiting, and its handle.
-    pub fn new(store: Store, blobs: Blobs, links: Links, clock: Clock, worker: WorkerCommand) -> (Self, ReplanHandle) {
+    pub fn new(
+        store: Store,
+        blobs: Blobs,
+        links: Links,
+        clock: Clock,
+        worker: WorkerCommand,
+        durations: Histogram,
+    ) -> (Self, ReplanHandle) {
         let (requests, asked) = watch::channel(1);
         let (published, answers) = watch::channel(Published::default());
-        let task =
-            Self { store, blobs, links, clock, worker, requests: asked, published, complained: None, again: false };
+        let task = Self {
+            store,
+            blobs,
+            links,
+            clock,
+            worker,
+            requests: asked,
+            published,
+            durations,
+            complained: None,
+            again: false,
+        };
         (task, ReplanHandle { requests, published: answers })
     }
 
@@ -117,6 +137,7 @@ impl Replanner {
     }
 
     async fn activate(&mut self) -> Result<Plan, StoreError> {
+        let _takes = self.durations.start_timer();
         let input = self.gather().await?;
         let mut plan = plan(&input);
         let violations = check(&input, &plan);

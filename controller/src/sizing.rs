@@ -4,10 +4,9 @@
 
 use std::path::PathBuf;
 
-use muster_engine::worker::{
-    self, PhantomBackend, PhantomDevice, SizeOptions, SizeRequest, WorkerCommand, WorkerError,
-};
-use muster_proto::{Bytes, Device, DeviceKind, EngineSettings, Inventory};
+use muster_engine::estimate::{MOST_DEVICES, backend_of, gpus};
+use muster_engine::worker::{self, PhantomDevice, SizeOptions, SizeRequest, WorkerCommand, WorkerError};
+use muster_proto::{Bytes, DeviceKind, EngineSettings, Inventory};
 
 use crate::store::{SizingKey, SizingOutcome};
 
@@ -15,37 +14,20 @@ use crate::store::{SizingKey, SizingOutcome};
 /// enough that not every inventory asks anew.
 const FREE_STEP: u64 = 256 << 20;
 
-/// Most devices to imagine: llama.cpp itself takes no more, and a machine may claim any number.
-const DEVICES: usize = 16;
-
-/// The GPUs that llama.cpp would use on a machine: discrete ones, or integrated ones where there are no others.
-fn gpus(inventory: &Inventory) -> Vec<&Device> {
-    let of = |kind| inventory.devices.iter().filter(move |device| device.kind == kind);
-    let discrete: Vec<_> = of(DeviceKind::DiscreteGpu).chain(of(DeviceKind::Accelerator)).collect();
-    if discrete.is_empty() { of(DeviceKind::IntegratedGpu).collect() } else { discrete }
-}
-
-fn backend(device: &Device) -> PhantomBackend {
-    match device.backend.to_ascii_lowercase().as_str() {
-        "cuda" | "musa" => PhantomBackend::Cuda,
-        "rocm" | "hip" => PhantomBackend::Rocm,
-        "metal" | "mtl" => PhantomBackend::Metal,
-        _ => PhantomBackend::Vulkan,
-    }
-}
-
 /// The devices to imagine for a machine. A device of which nothing is known about memory cannot be planned for.
 pub(crate) fn phantoms(inventory: &Inventory) -> Vec<PhantomDevice> {
-    let gpus: Vec<_> = gpus(inventory).into_iter().filter(|gpu| gpu.memory_total.is_some()).take(DEVICES).collect();
+    // A machine may claim any number of them.
+    let gpus: Vec<_> =
+        gpus(inventory).into_iter().filter(|gpu| gpu.memory_total.is_some()).take(MOST_DEVICES).collect();
     // Alone, a device takes all layers whatever is free; together, they share by what is free.
     let alone = gpus.len() == 1;
     gpus.iter()
         .map(|gpu| {
             let total = gpu.memory_total.unwrap_or(Bytes::ZERO);
-            let free = gpu.memory_free.unwrap_or(total).get() / FREE_STEP * FREE_STEP;
+            let free = inventory.free_to_plan(gpu).unwrap_or(total).get() / FREE_STEP * FREE_STEP;
             PhantomDevice {
                 name: gpu.name.clone(),
-                backend: backend(gpu),
+                backend: backend_of(gpu),
                 total,
                 free: if alone { total } else { Bytes::new(free) },
                 integrated: gpu.kind == DeviceKind::IntegratedGpu,

@@ -3,7 +3,8 @@
 //!
 //! The phantom devices (`shim/phantom*.cpp`) are compiled around these texts, so their rules are upstream's, by
 //! construction, of the very version that is linked; none of them is written a second time. The rest of a backend's
-//! source needs its GPU's toolchain and is left where it is. A piece that upstream moved or renamed fails the build with
+//! source needs its GPU's toolchain and is left where it is. llama.cpp's fit comes in the same way, so that what it measures
+//! with can be faster (`shim/placement.cpp`). A piece that upstream moved or renamed fails the build with
 //! its name. It does not know what the pieces mean: the phantom's file says what it defines around them.
 
 use std::error::Error;
@@ -176,12 +177,61 @@ const BUFFERS: &[(&str, &[Piece])] = &[(
     ],
 )];
 
-/// Writes `upstream_cuda.inc`, `upstream_metal.inc`, `upstream_vulkan.inc` and `upstream_buffers.inc` into `out`.
+/// llama.cpp's fit, and how it measures one placement.
+const FIT: &[(&str, &[Piece])] = &[(
+    "common/fit.cpp",
+    &[
+        Block("enum common_layer_fraction_t {"),
+        Block("class common_params_fit_exception "),
+        Block("static void common_params_fit_impl("),
+        Block("enum common_params_fit_status common_fit_params("),
+    ],
+)];
+const FIT_MEASURE: &[(&str, &[Piece])] =
+    &[("common/fit.cpp", &[Block("static std::vector<llama_device_memory_data> common_get_device_memory_data_impl(")])];
+
+/// How the scheduler's graph gets its memory: what is allocated and freed, in which order, and what takes another's place.
+/// Sizing profiles record it (`shim/trace.cpp`).
+const ALLOCATION: &[(&str, &[Piece])] = &[
+    ("ggml/src/ggml-backend.cpp", &[Lines("#define GGML_SCHED_MAX_"), Block("struct ggml_backend_sched {")]),
+    (
+        "ggml/src/ggml-alloc.c",
+        &[
+            Lines("#define AT_PRINTF"),
+            Block("struct buffer_address {"),
+            Block("static size_t aligned_offset("),
+            Block("struct hash_node {"),
+        ],
+    ),
+];
+const ALLOCATION_ORDER: &[(&str, &[Piece])] = &[(
+    "ggml/src/ggml-alloc.c",
+    &[
+        Block("static bool ggml_gallocr_is_own("),
+        Block("static bool ggml_gallocr_is_allocated("),
+        Block("static void ggml_gallocr_allocate_node("),
+        Block("static void ggml_gallocr_free_node("),
+        Block("static int get_node_buffer_id("),
+        Block("static void ggml_gallocr_alloc_graph_impl("),
+    ],
+)];
+
+/// Writes one `upstream_NAME.inc` for each entry of `all` below into `out`.
 ///
 /// # Errors
 /// Names the piece that `sources` (the folder `llama.cpp`) does not have.
 pub fn cut(sources: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
-    for (name, files) in [("cuda", CUDA), ("metal", METAL), ("vulkan", VULKAN), ("buffers", BUFFERS)] {
+    let all = [
+        ("cuda", CUDA),
+        ("metal", METAL),
+        ("vulkan", VULKAN),
+        ("buffers", BUFFERS),
+        ("fit", FIT),
+        ("fit_measure", FIT_MEASURE),
+        ("allocation", ALLOCATION),
+        ("allocation_order", ALLOCATION_ORDER),
+    ];
+    for (name, files) in all {
         let mut text = String::new();
         if name == "cuda" {
             flash_attention_instances(sources, &mut text)?;
@@ -192,7 +242,7 @@ pub fn cut(sources: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
             let lines: Vec<&str> = source.lines().collect();
             for piece in *pieces {
                 let found = find(&lines, piece).map_err(|what| {
-                    format!("llama.cpp's {file} has no {what} any more: see engine/build/upstream.rs and shim/phantom_{name}.cpp")
+                    format!("llama.cpp's {file} has no {what} any more: see engine/build/upstream.rs and the file of engine/shim that includes upstream_{name}.inc")
                 })?;
                 for (first, piece_lines) in found {
                     writeln!(text, "#line {} \"{file}\"", first + 1)?;

@@ -5,8 +5,8 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use muster_engine::worker::{
-    BenchRequest, ChatRequest, GenerationEvent, Generator, Layout, LoadRequest, QuantizeRequest, Sampling, SizeOptions,
-    SizeRequest, WorkerCommand, bench, quantize, size,
+    BenchEvent, BenchRequest, ChatRequest, GenerationEvent, Generator, Layout, LoadRequest, QuantizeRequest, Sampling,
+    SizeOptions, SizeRequest, WorkerCommand, bench, quantize, size,
 };
 use muster_proto::{ContextTokens, EngineSettings};
 
@@ -70,13 +70,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
         budget: Duration::from_secs(8),
         threads: None,
         quick: true,
+        sustained: Duration::ZERO,
     };
-    for point in bench(&command, request, |_| {}).await? {
-        println!(
-            "{} {}: prefill {}, decode {}",
-            point.model.name, point.model.quantization, point.prefill.median, point.decode.median
-        );
-    }
+    bench(&command, request, |event| {
+        if let BenchEvent::Point(point) = event {
+            println!(
+                "{} {}: prefill {}, decode {}",
+                point.model.name, point.model.quantization, point.prefill.median, point.decode.median
+            );
+        }
+    })
+    .await?;
     println!("quick benchmark: {:?}", start.elapsed());
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! Makes `engine/data/profiles/`: the sizing profiles of the reference models, by backend, and their weights by
 //! quantization. Two workers at a time.
 //!
-//!     cargo build --workspace --example make_profiles && target/debug/examples/make_profiles engine/data/profiles [BACKEND]...
+//!     cargo build --workspace --example make_profiles && target/debug/examples/make_profiles engine/data/profiles [--whole] [weights] [BACKEND]...
 //!
-//! Without a backend: the weights and all of them.
+//! Without a backend: the weights and all of them. `--whole` leaves out placements of some layers, in a third of the time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use muster_engine::maker::{ModelSpec, Quantization};
 use muster_engine::profile::SizingProfile;
-use muster_engine::profile::shipped::{BACKENDS, QUANTIZATIONS, profile_line, weights_line};
+use muster_engine::profile::shipped::{BACKENDS, QUANTIZATIONS, profile_entry, weights_entry};
 use muster_engine::reference::{self, ReferenceModel};
 use muster_engine::worker::{
     MakeRequest, PhantomBackend, ProfileBackend, ProfileDepth, ProfileRequest, Weights, WorkerCommand, make_model,
@@ -33,9 +33,11 @@ fn main() -> ExitCode {
         eprintln!("make_profiles FOLDER [BACKEND]...");
         return ExitCode::from(2);
     };
-    let wanted: Vec<String> = arguments.collect();
+    let mut wanted: Vec<String> = arguments.collect();
+    let whole = wanted.iter().position(|word| word == "--whole").map(|index| wanted.remove(index));
+    let depth = if whole.is_some() { ProfileDepth::Whole } else { ProfileDepth::Parts };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(run(&folder, &wanted))) {
+    match runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(run(&folder, &wanted, depth))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("make_profiles: {error}");
@@ -44,12 +46,12 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(folder: &Path, wanted: &[String]) -> Result<(), Failure> {
+async fn run(folder: &Path, wanted: &[String], depth: ProfileDepth) -> Result<(), Failure> {
     fs::create_dir_all(folder)?;
     let scratch = Arc::new(tempfile::tempdir()?);
     let command = Arc::new(WorkerCommand::this_executable()?);
-    if wanted.is_empty() {
-        let lines = each(&command, &scratch, |command, scratch, model| async move {
+    if wanted.is_empty() || wanted.iter().any(|name| name == "weights") {
+        let entries = each(&command, &scratch, |command, scratch, model| async move {
             let mut profiles = BTreeMap::new();
             for name in QUANTIZATIONS {
                 let made =
@@ -62,10 +64,10 @@ async fn run(folder: &Path, wanted: &[String]) -> Result<(), Failure> {
                     one(&command, scratch.path(), model, name, PhantomBackend::Cuda, ProfileDepth::Weights).await?;
                 profiles.insert(name.to_owned(), made);
             }
-            Ok(weights_line(&model.id, &profiles)?)
+            Ok(weights_entry(&model.id, &profiles)?)
         })
         .await?;
-        write(folder, "weights", &lines)?;
+        write(folder, "weights", &entries)?;
     }
     for name in BACKENDS {
         if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
@@ -77,25 +79,25 @@ async fn run(folder: &Path, wanted: &[String]) -> Result<(), Failure> {
             "metal" => PhantomBackend::Metal,
             _ => PhantomBackend::Rocm,
         };
-        let lines = each(&command, &scratch, |command, scratch, model| async move {
+        let entries = each(&command, &scratch, |command, scratch, model| async move {
             let quantization = model.default_quantization().name();
-            let made = one(&command, scratch.path(), model, quantization, backend, ProfileDepth::Whole).await?;
-            Ok(profile_line(&model.id, &made)?)
+            let made = one(&command, scratch.path(), model, quantization, backend, depth).await?;
+            Ok(profile_entry(&model.id, &made)?)
         })
         .await?;
-        write(folder, name, &lines)?;
+        write(folder, name, &entries)?;
     }
     Ok(())
 }
 
-/// A line for each reference model, in their order.
+/// An entry for each reference model, in their order.
 async fn each<F>(
     command: &Arc<WorkerCommand>,
     scratch: &Arc<tempfile::TempDir>,
     make: impl Fn(Arc<WorkerCommand>, Arc<tempfile::TempDir>, &'static ReferenceModel) -> F,
-) -> Result<Vec<String>, Failure>
+) -> Result<Vec<Vec<u8>>, Failure>
 where
-    F: Future<Output = Result<String, Failure>> + Send + 'static,
+    F: Future<Output = Result<Vec<u8>, Failure>> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(2));
     let tasks: Vec<_> = reference::all()
@@ -108,11 +110,11 @@ where
             })
         })
         .collect();
-    let mut lines = Vec::new();
+    let mut entries = Vec::new();
     for task in tasks {
-        lines.push(task.await??);
+        entries.push(task.await??);
     }
-    Ok(lines)
+    Ok(entries)
 }
 
 async fn one(
@@ -133,15 +135,21 @@ async fn one(
     let made = profile(command, ProfileRequest { path: path.clone(), backend: Some(kind), depth }, |_| ()).await?;
     if depth != ProfileDepth::Weights {
         let (asked, worst) = (made.dry_runs(), made.worst_miss());
-        eprintln!("{} {}: {asked} dry runs in {:?}, worst {worst:.4}", kind.key(), model.id, start.elapsed());
+        let bytes = made.to_bytes().len();
+        eprintln!(
+            "{} {}: {asked} dry runs in {:.1} s, {bytes} bytes, worst {worst:.5}",
+            kind.key(),
+            model.id,
+            start.elapsed().as_secs_f64()
+        );
     }
     fs::remove_file(path)?;
     Ok(made)
 }
 
-fn write(folder: &Path, name: &str, lines: &[String]) -> Result<(), Failure> {
-    let path = folder.join(format!("{name}.jsonl"));
-    fs::write(&path, lines.join("\n") + "\n")?;
-    eprintln!("{}: {} models", path.display(), lines.len());
+fn write(folder: &Path, name: &str, entries: &[Vec<u8>]) -> Result<(), Failure> {
+    let path = folder.join(format!("{name}.bin"));
+    fs::write(&path, entries.concat())?;
+    eprintln!("{}: {} models", path.display(), entries.len());
     Ok(())
 }

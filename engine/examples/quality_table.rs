@@ -10,8 +10,8 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use muster_engine::gguf::GgufHeader;
+use muster_engine::maker::Quantization;
 use muster_engine::quality_text::QualityText;
-use muster_engine::quantizations::{QUANTIZATIONS, Quantization};
 use muster_engine::worker::{QualityRequest, QuantizeRequest, WorkerCommand, quality, quantize};
 use muster_proto::ContextTokens;
 
@@ -52,17 +52,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let wanted: Vec<Quantization> = match types {
         Some(names) => names.split(',').filter_map(Quantization::from_name).collect(),
-        None => QUANTIZATIONS.into_iter().filter(|known| !known.needs_imatrix || imatrix.is_some()).collect(),
+        None => Quantization::all().filter(|known| !known.needs_importance() || imatrix.is_some()).collect(),
     };
     println!("| type | bytes | bits per weight | mean KLD | median | 99 % | largest | same top | PPL ratio |");
     println!("|---|---|---|---|---|---|---|---|---|");
     let mut basis = String::new();
     for known in wanted {
-        let candidate = scratch.path().join(format!("{}.candidate.gguf", known.name));
+        let candidate = scratch.path().join(format!("{}.candidate.gguf", known.name()));
         let job = QuantizeRequest {
             source: source.clone(),
             target: candidate.clone(),
-            quantization: known.name.into(),
+            quantization: known.into(),
             imatrix: imatrix.clone(),
             ..QuantizeRequest::default()
         };
@@ -79,7 +79,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let d = found.divergence;
         println!(
             "| {} | {} | {:.2} | {:.6} ± {:.6} | {:.6} | {:.6} | {:.4} | {:.2} % | {:.4} ± {:.4} |",
-            known.name,
+            known.name(),
             header.file_size.get(),
             header.bits_per_weight(),
             d.mean.value,

@@ -3,7 +3,9 @@
 #include "model.h"
 
 #include "error.h"
+#include "overrides.h"
 #include "phantom.h"
+#include "placement.h"
 
 #include "common.h"
 #include "fit.h"
@@ -14,6 +16,8 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
+#include <optional>
 #include <stdexcept>
 
 namespace {
@@ -24,9 +28,7 @@ struct parameters {
     llama_context_params            context;
     std::vector<ggml_backend_dev_t> devices;
     std::vector<float>              split;
-    std::vector<std::string>        patterns;
-    // Ended by one without a pattern.
-    std::vector<llama_model_tensor_buft_override> overrides;
+    ms_overrides                    overrides;
 };
 
 constexpr const char * HOST = "CPU";
@@ -51,14 +53,11 @@ std::string name_of(ggml_backend_buffer_type_t type) {
     return device ? ggml_backend_dev_name(device) : HOST;
 }
 
-// llama.cpp's --n-cpu-moe has such a pattern for each layer (llm_ffn_block_regex). One for all finds the same tensors, and
-// spares the loader a regular expression for each layer and tensor: a second, with a hundred layers.
+// llama.cpp's --n-cpu-moe has such a pattern for each layer (llm_ffn_block_regex). One for all finds the same tensors.
 std::string experts_of_first(uint32_t layers) {
-    std::string numbers;
-    for (uint32_t i = 0; i < layers; i++) {
-        numbers += (i ? "|" : "") + std::to_string(i);
-    }
-    return "blk\\.(" + numbers + ")" + LLM_FFN_EXPS_REGEX;
+    std::vector<uint32_t> numbers(layers);
+    std::iota(numbers.begin(), numbers.end(), 0);
+    return "blk\\.(" + ms_layer_numbers(numbers) + ")" + LLM_FFN_EXPS_REGEX;
 }
 
 // Split and overrides: those given, then the experts of the first layers.
@@ -86,14 +85,8 @@ void fill_layout(parameters & out, const ms_settings & settings, const ms_layout
     if (wanted.empty()) {
         return;
     }
-    for (const auto & [pattern, type] : wanted) {
-        out.patterns.push_back(pattern);
-    }
-    for (size_t i = 0; i < wanted.size(); i++) {
-        out.overrides.push_back({ out.patterns[i].c_str(), wanted[i].second });
-    }
-    out.overrides.push_back({ nullptr, nullptr });
-    out.model.tensor_buft_overrides = out.overrides.data();
+    out.overrides.set(wanted);
+    out.model.tensor_buft_overrides = out.overrides.entries.data();
 }
 
 ggml_type kv_type(int32_t number) {
@@ -122,7 +115,7 @@ void fill(parameters & out, const ms_settings & settings, const ms_layout & layo
     if ((settings.context == 0 && !settings.fit) || settings.parallel == 0 || settings.batch == 0 || settings.ubatch == 0) {
         throw std::runtime_error("context, parallel, batch and ubatch must be at least 1");
     }
-    if (settings.batch < settings.parallel) {
+    if ((settings.encoder ? settings.ubatch : settings.batch) < settings.parallel) {
         throw std::runtime_error("batch must be at least parallel: every sequence decodes a token in each step");
     }
     if (context > INT32_MAX || settings.batch > INT32_MAX || settings.parallel > llama_max_parallel_sequences()) {
@@ -146,11 +139,12 @@ void fill(parameters & out, const ms_settings & settings, const ms_layout & layo
 
     out.context                 = llama_context_default_params();
     out.context.n_ctx           = (uint32_t) context;
-    out.context.n_batch         = settings.batch;
+    out.context.n_batch         = settings.encoder ? settings.ubatch : settings.batch;
     out.context.n_ubatch        = settings.ubatch;
     out.context.n_seq_max       = settings.parallel;
-    // One row of logits for each sequence is all that answering takes.
-    out.context.n_outputs_max   = settings.all_outputs ? 0 : settings.parallel;
+    // One row of logits for each sequence is all that answering takes. 0 is a whole batch.
+    out.context.n_outputs_max   = settings.all_outputs || settings.encoder ? 0 : settings.parallel;
+    out.context.embeddings      = settings.encoder;
     out.context.n_threads       = (int32_t) settings.threads;
     out.context.n_threads_batch = (int32_t) settings.threads;
     out.context.flash_attn_type = flash_attention(settings.flash_attention);
@@ -170,9 +164,14 @@ void fit(parameters & out, const char * path, const ms_settings & settings) {
     std::vector<size_t>      margins(llama_max_devices(), settings.fit_margin);
     std::vector<llama_model_tensor_buft_override> overrides(llama_max_tensor_buft_overrides(), { nullptr, nullptr });
 
-    switch (common_fit_params(
-        path, &out.model, &out.context, split.data(), overrides.data(), margins.data(), settings.fit_min_context, nullptr,
-        GGML_LOG_LEVEL_ERROR)) {
+    const auto status =
+        settings.fit_unmodified ?
+            common_fit_params(
+                path, &out.model, &out.context, split.data(), overrides.data(), margins.data(), settings.fit_min_context,
+                nullptr, GGML_LOG_LEVEL_ERROR) :
+            ms_fit_params(
+                path, &out.model, &out.context, split.data(), overrides.data(), margins.data(), settings.fit_min_context);
+    switch (status) {
         case COMMON_PARAMS_FIT_STATUS_ERROR: {
             ms_error said = {};
             ms_take_errors(&said);
@@ -189,11 +188,8 @@ void fit(parameters & out, const char * path, const ms_settings & settings) {
         out.model.tensor_split = out.split.data();
     }
     if (out.model.tensor_buft_overrides == overrides.data()) {
-        // Their patterns are static texts of llama.cpp's. What follows the first without one is of an earlier try.
-        const auto end = std::find_if(overrides.begin(), overrides.end(), [](const auto & one) { return !one.pattern; });
-        overrides.erase(std::next(end), overrides.end());
-        out.overrides                   = overrides;
-        out.model.tensor_buft_overrides = out.overrides.data();
+        ms_merge_overrides(overrides.data(), out.overrides);
+        out.model.tensor_buft_overrides = out.overrides.entries.data();
     }
 }
 
@@ -214,6 +210,18 @@ std::vector<float> layers_by_device(const llama_model & model) {
     return counts;
 }
 
+// The device of each layer, where there are several and all is on them.
+std::vector<ggml_backend_dev_t> pinned_layers(const llama_model & model, uint32_t gpu_layers) {
+    std::vector<ggml_backend_dev_t> devices;
+    const auto                      layers = (uint32_t) llama_model_n_layer(&model);
+    if (llama_model_n_devices(&model) > 1 && gpu_layers > layers) {
+        for (uint32_t layer = 0; layer < layers; layer++) {
+            devices.push_back(model.dev_layer((int) layer));
+        }
+    }
+    return devices;
+}
+
 // Whether what was counted leaves the margin free on every device.
 bool leaves_margin(const ms_model & model, uint64_t margin) {
     std::vector<ms_memory> used(1 + (size_t) llama_model_n_devices(model.model));
@@ -231,9 +239,10 @@ bool leaves_margin(const ms_model & model, uint64_t margin) {
 // The overrides that were used, less the one at the end that `expert_layers_on_host` says again.
 void remember_layout(ms_model & opened, const parameters & params, uint32_t expert_layers_on_host) {
     opened.expert_layers_on_host = expert_layers_on_host;
-    const size_t count           = params.overrides.empty() ? 0 : params.overrides.size() - 1 - (expert_layers_on_host > 0);
+    const auto & all             = params.overrides.entries;
+    const size_t count           = all.empty() ? 0 : all.size() - 1 - (expert_layers_on_host > 0);
     for (size_t i = 0; i < count; i++) {
-        opened.overrides.emplace_back(params.overrides[i].pattern, name_of(params.overrides[i].buft));
+        opened.overrides.emplace_back(all[i].pattern, name_of(all[i].buft));
     }
     if (llama_model_n_devices(opened.model) > 1) {
         opened.split = layers_by_device(*opened.model);
@@ -299,7 +308,16 @@ ms_model * ms_model_open(
         const auto layers = (uint32_t) llama_model_n_layer(opened->model) + 1; // the output counts as one
         const bool has_gpu = llama_model_n_devices(opened->model) > 0;
         opened->gpu_layers = !has_gpu ? 0 : params.model.n_gpu_layers < 0 ? layers : std::min(layers, (uint32_t) params.model.n_gpu_layers);
-        opened->context    = llama_init_from_model(opened->model, params.context);
+        if (settings.phantoms) {
+            ms_phantoms_place_layers(pinned_layers(*opened->model, opened->gpu_layers));
+        }
+        {
+            std::optional<ms_without_host_memory> counted;
+            if (settings.no_alloc) {
+                counted.emplace();
+            }
+            opened->context = llama_init_from_model(opened->model, params.context);
+        }
         if (!opened->context) {
             throw failed("llama.cpp did not make a context and said no reason");
         }
@@ -422,6 +440,12 @@ void ms_synchronize(ms_model * model) {
 
 void ms_sequence_clear(ms_model * model, int32_t sequence) {
     ms_guard(nullptr, false, [&] { return llama_memory_seq_rm(llama_get_memory(model->context), sequence, -1, -1); });
+}
+
+void ms_sequence_trim(ms_model * model, int32_t sequence, int32_t position) {
+    ms_guard(nullptr, false, [&] {
+        return llama_memory_seq_rm(llama_get_memory(model->context), sequence, position, -1);
+    });
 }
 
 bool ms_token_ends(const ms_model * model, int32_t token) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "chat.h"
+#include "ggml-backend-impl.h"
 #include "llama.h"
 #include "llama-memory.h"
 #include "shim.h"
@@ -31,6 +32,25 @@ struct ms_model {
     std::vector<uint32_t>           memory_key;
 
     ~ms_model();
+};
+
+// A recurrent state is allocated and cleared even to count, which on the host would be real memory, gigabytes of it for
+// sixteen sequences. While this lives, the host allocates nothing.
+struct ms_without_host_memory {
+    ggml_backend_buffer_type_t   host     = ggml_backend_cpu_buffer_type();
+    ggml_backend_buffer_type_i   original = host->iface;
+
+    ms_without_host_memory() {
+        host->iface.alloc_buffer = [](ggml_backend_buffer_type_t type, size_t size) {
+            ggml_backend_buffer_i buffer = {};
+            // Nothing is ever stored there: any address that is not null and is aligned does.
+            buffer.get_base      = [](ggml_backend_buffer_t) { return reinterpret_cast<void *>(0x1000); };
+            buffer.memset_tensor = [](ggml_backend_buffer_t, ggml_tensor *, uint8_t, size_t, size_t) {};
+            buffer.clear         = [](ggml_backend_buffer_t, uint8_t) {};
+            return ggml_backend_buffer_init(type, buffer, nullptr, size);
+        };
+    }
+    ~ms_without_host_memory() { host->iface = original; }
 };
 
 // llama.cpp's parameters of a context for these settings: the same that ms_model_open takes.

@@ -12,9 +12,13 @@
 #include "error.h"
 #include "phantom_device.h"
 
+#include "ggml-impl.h"
+
+#include <cstdio>
 #include <cstring>
 #include <deque>
 #include <stdexcept>
+#include <utility>
 
 namespace {
 
@@ -61,7 +65,61 @@ ggml_backend_buffer_t allocate_host(ggml_backend_buffer_type_t type, size_t size
 // Graphs as earlier builds made and measured them, to compare with logs of theirs. What came since makes compute buffers
 // larger: inputs for batches of tokens beside embeddings (llm_graph_context::build_inp_embd), which are left to the host
 // here; and backends that reorder a graph, or keep tensors longer for fused operations (graph_optimize).
-bool earlier_graphs = false;
+// engine/src/worker/earlier_build.rs says what the other two are.
+ms_earlier earlier = {};
+
+bool is_called(const ggml_tensor * tensor, const char * name) {
+    return std::strstr(tensor->name, name) != nullptr;
+}
+
+// The mask of attention, or a device's copy of it.
+bool is_f16_mask(const ggml_tensor * tensor) {
+    return tensor->type == GGML_TYPE_F16 && is_called(tensor, "attn_inp_kq_mask");
+}
+
+// The device that has the first layers. What it makes of an input goes on to the others.
+bool is_first(const phantom & device) {
+    return &device.ggml == devices.front();
+}
+
+size_t alloc_size(ggml_backend_buffer_type_t type, const ggml_tensor * tensor) {
+    const phantom & self = *of(type);
+    if (earlier.copied_rows && (is_called(tensor, "attn_inp_k_idxs") || is_called(tensor, "attn_inp_v_idxs"))) {
+        return self.rules->alignment(type); // not there at all; nothing is no size for ggml's allocator
+    }
+    if (earlier.f32_masks && is_first(self) && is_f16_mask(tensor)) {
+        return ggml_nelements(tensor) * sizeof(float);
+    }
+    return self.rules->alloc_size(type, tensor);
+}
+
+// As if a mask in F32 were cast to F16 before the first attention: there the cast is given room, and the mask's is free
+// again.
+void cast_masks(ggml_cgraph * graph, ggml_backend_graph_optimize_params * params) {
+    static ggml_context * casts = nullptr;
+    for (int i = 0; i < graph->n_nodes; i++) {
+        ggml_tensor * node = graph->nodes[i];
+        ggml_tensor * mask = node->op == GGML_OP_FLASH_ATTN_EXT ? node->src[3] : nullptr;
+        if (!mask || !is_f16_mask(mask)) {
+            continue;
+        }
+        // The scheduler makes its copies anew for each graph, so that one with a cast is of this graph.
+        auto * cast = static_cast<ggml_tensor *>(mask->extra);
+        if (!cast) {
+            if (!casts || ggml_get_mem_size(casts) - ggml_used_mem(casts) < 2 * ggml_tensor_overhead()) {
+                casts = ggml_init({ 256 * ggml_tensor_overhead(), nullptr, true });
+            }
+            cast        = ggml_new_tensor(casts, GGML_TYPE_F16, GGML_MAX_DIMS, mask->ne);
+            mask->extra = cast;
+            ggml_set_name(cast, "kq_mask_cast");
+            if (i > 0) {
+                params->add_alloc_dep(params->user_data, mask, graph->nodes[i - 1]);
+                params->add_alloc_dep(params->user_data, cast, graph->nodes[i - 1]);
+            }
+        }
+        node->src[3] = cast;
+    }
+}
 
 bool is_of_mixed_batch(const ggml_tensor * op) {
     for (const ggml_tensor * source : op->src) {
@@ -76,8 +134,22 @@ bool is_of_mixed_batch(const ggml_tensor * op) {
     return false;
 }
 
+std::vector<ggml_backend_dev_t> layers;
+
+// Whether llama.cpp pins it to another device (llama_context::graph_get_cb).
+bool is_pinned_elsewhere(ggml_backend_dev_t device, const ggml_tensor * op) {
+    size_t layer = 0;
+    if (layers.empty() || (std::sscanf(op->name, "norm-%zu", &layer) != 1 && std::sscanf(op->name, "l_last-%zu", &layer) != 1)) {
+        return false;
+    }
+    return layer < layers.size() && layers[layer] != device;
+}
+
 bool supports_op(ggml_backend_dev_t device, const ggml_tensor * op) {
-    return !(earlier_graphs && is_of_mixed_batch(op)) && phantom_of(device)->rules->supports_op(device, op);
+    if (is_pinned_elsewhere(device, op)) {
+        return false;
+    }
+    return !(earlier.graphs && is_of_mixed_batch(op)) && phantom_of(device)->rules->supports_op(device, op);
 }
 
 // A dry run asks for the sum of the buffers that tensors would be spread over.
@@ -90,7 +162,12 @@ size_t host_size(ggml_backend_buffer_type_t type, ggml_tensor ** tensors, int co
 }
 
 void optimize(ggml_backend_t backend, ggml_cgraph * graph, ggml_backend_graph_optimize_params * params) {
-    static_cast<phantom *>(backend->context)->rules->graph_optimize(backend, graph, params);
+    const phantom & self = *static_cast<phantom *>(backend->context);
+    if (!earlier.graphs) {
+        self.rules->graph_optimize(backend, graph, params);
+    } else if (earlier.f32_masks && is_first(self)) {
+        cast_masks(graph, params);
+    }
 }
 
 ggml_backend_t start(ggml_backend_dev_t device, const char *) {
@@ -103,7 +180,7 @@ ggml_backend_t start(ggml_backend_dev_t device, const char *) {
     backend->iface.free           = [](ggml_backend_t backend) { delete backend; };
     backend->iface.synchronize    = [](ggml_backend_t) {};
     backend->iface.graph_compute  = [](ggml_backend_t, ggml_cgraph *) { return GGML_STATUS_SUCCESS; };
-    backend->iface.graph_optimize = earlier_graphs ? nullptr : optimize;
+    backend->iface.graph_optimize = optimize;
     return backend;
 }
 
@@ -116,7 +193,7 @@ void fill(phantom & made, registry & home) {
     made.buffer_type.iface.alloc_buffer   = allocate;
     made.buffer_type.iface.get_alignment  = rules.alignment;
     made.buffer_type.iface.get_max_size   = rules.max_size;
-    made.buffer_type.iface.get_alloc_size = rules.alloc_size;
+    made.buffer_type.iface.get_alloc_size = alloc_size;
 
     made.ggml                   = {};
     made.ggml.context           = &made;
@@ -217,6 +294,10 @@ const std::vector<ggml_backend_dev_t> & ms_phantom_devices() {
     return devices;
 }
 
+void ms_phantoms_place_layers(std::vector<ggml_backend_dev_t> placed) {
+    layers = std::move(placed);
+}
+
 size_t ms_phantom_allocated(ggml_backend_buffer_type_t type, size_t size) {
     if (size == 0 || type->iface.get_name != phantom_host_buffer_name) {
         return size;
@@ -226,7 +307,7 @@ size_t ms_phantom_allocated(ggml_backend_buffer_type_t type, size_t size) {
     return size + (1 + (size - 1) / largest) * of(type)->rules->host_more;
 }
 
-bool ms_phantoms_register(const ms_phantom * wanted, size_t count, bool as_earlier_builds, ms_error * error) {
+bool ms_phantoms_register(const ms_phantom * wanted, size_t count, const ms_earlier * as_earlier, ms_error * error) {
     return ms_guard(error, false, [&] {
         if (!phantoms.empty()) {
             throw std::runtime_error("phantom devices are registered already");
@@ -234,7 +315,7 @@ bool ms_phantoms_register(const ms_phantom * wanted, size_t count, bool as_earli
         if (count > MS_MAX_DEVICES) {
             throw std::runtime_error("more than " + std::to_string(MS_MAX_DEVICES) + " devices");
         }
-        earlier_graphs = as_earlier_builds;
+        earlier = *as_earlier;
         for (size_t i = 0; i < count; i++) {
             const phantom_rules & rules = rules_of(wanted[i].backend);
             registry &            home  = registry_of(rules);

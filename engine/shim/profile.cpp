@@ -47,25 +47,6 @@ size_t recorded_size(ggml_backend_buffer_type_t type, const ggml_tensor * tensor
     return size;
 }
 
-// A recurrent state is allocated and cleared even to count, which on the host would be real memory, gigabytes of it for
-// sixteen sequences. While this lives, the host allocates nothing.
-struct without_host_memory {
-    ggml_backend_buffer_type_t   host     = ggml_backend_cpu_buffer_type();
-    ggml_backend_buffer_type_i   original = host->iface;
-
-    without_host_memory() {
-        host->iface.alloc_buffer = [](ggml_backend_buffer_type_t type, size_t size) {
-            ggml_backend_buffer_i buffer = {};
-            // Nothing is ever stored there: any address that is not null and is aligned does.
-            buffer.get_base      = [](ggml_backend_buffer_t) { return reinterpret_cast<void *>(0x1000); };
-            buffer.memset_tensor = [](ggml_backend_buffer_t, ggml_tensor *, uint8_t, size_t, size_t) {};
-            buffer.clear         = [](ggml_backend_buffer_t, uint8_t) {};
-            return ggml_backend_buffer_init(type, buffer, nullptr, size);
-        };
-    }
-    ~without_host_memory() { host->iface = original; }
-};
-
 // Where a buffer type lies: 0 for the host, else 1 + the model's device.
 int32_t place_of(const ms_model & model, ggml_backend_buffer_type_t type) {
     ggml_backend_dev_t device = ggml_backend_buft_is_host(type) ? nullptr : ggml_backend_buft_get_device(type);
@@ -145,7 +126,7 @@ bool ms_model_reserve(
                 /*.ctx_type  =*/ use.ctx_type,
                 /*.mem_other =*/ nullptr,
             };
-            const without_host_memory counted;
+            const ms_without_host_memory counted;
             model->memory.reset(model->model->create_memory(wanted, use));
             model->memory_key = key;
         }

@@ -52,9 +52,15 @@ typedef struct ms_phantom {
     bool         integrated;
 } ms_phantom;
 
-// Registers devices that report memory and never compute. Global to the process: at most once, in a short-lived one. With
-// `as_earlier_builds`, compute buffers are those of earlier builds, to compare with their logs.
-bool ms_phantoms_register(const ms_phantom * phantoms, size_t count, bool as_earlier_builds, ms_error * error);
+// Compute buffers as those of earlier builds, to compare with their logs; the others count only with `graphs`.
+typedef struct ms_earlier {
+    bool graphs;      // what all of them had in common
+    bool f32_masks;   // of fused attention, cast to F16 on the device
+    bool copied_rows; // into the KV cache, without inputs that say where each goes
+} ms_earlier;
+
+// Registers devices that report memory and never compute. Global to the process: at most once, in a short-lived one.
+bool ms_phantoms_register(const ms_phantom * phantoms, size_t count, const ms_earlier * earlier, ms_error * error);
 
 // ---- model ---------------------------------------------------------------------------------------------------------
 
@@ -77,6 +83,8 @@ typedef struct ms_settings {
     bool     fit;                   // placement by llama.cpp's own fit; only without allocating
     uint32_t fit_min_context;
     uint64_t fit_margin;            // to leave free on each device
+    bool     fit_unmodified;        // the fit as llama.cpp compiles it: slower, for tests that both place alike
+    bool     encoder;               // a text is computed at once, and every token of it is an output
 } ms_settings;
 
 typedef struct ms_model ms_model;
@@ -148,6 +156,8 @@ typedef struct ms_token {
 int32_t ms_decode(ms_model * model, const ms_token * tokens, size_t count);
 void    ms_synchronize(ms_model * model);
 void    ms_sequence_clear(ms_model * model, int32_t sequence);
+// Forgets what the sequence has from `position` on.
+void    ms_sequence_trim(ms_model * model, int32_t sequence, int32_t position);
 bool    ms_token_ends(const ms_model * model, int32_t token);
 
 // ---- chat ----------------------------------------------------------------------------------------------------------
@@ -303,6 +313,21 @@ void ms_model_sizing_facts(const ms_model * model, ms_sizing_facts * out);
 bool ms_model_try(ms_model * model, const ms_settings * settings, bool * flash_attention, ms_error * error);
 
 bool ms_model_tensors(ms_model * model, ms_on_tensor on_tensor, void * user, ms_error * error);
+
+// What the allocator of compute buffers is asked for, in order.
+enum ms_trace_kind {
+    MS_TRACE_PLACE     = 0, // an allocator: `id` is where (0 the host, else 1 + the device)
+    MS_TRACE_ALIGNMENT = 1, // of that allocator
+    MS_TRACE_MAXIMUM   = 2, // bytes of one of its buffers
+    MS_TRACE_ALLOCATE  = 3, // `bytes` for the new piece `id`; `name` is the tensor's
+    MS_TRACE_FREE      = 4, // piece `id`, all that is left of it
+    MS_TRACE_SHRINK    = 5, // another tensor takes the place of piece `id`, and needs so many bytes of it
+};
+
+typedef void (*ms_on_trace)(void * user, int32_t kind, uint32_t allocator, uint32_t id, uint64_t bytes, const char * name);
+
+// The trace of the graph of the last ms_model_reserve.
+bool ms_model_trace(ms_model * model, ms_on_trace on_trace, void * user, ms_error * error);
 
 // ---- making models -------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use muster_proto::Bytes;
 use serde_json::{Map, Value};
 
-pub use name::UnknownDevice;
+pub use name::{FoundDevice, UnknownDevice};
 
 /// Who made the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,9 +116,18 @@ pub fn all() -> &'static [KnownDevice] {
 /// Case, vendors, hyphens, "(TM)" and a memory size that fits do not matter.
 ///
 /// # Errors
-/// [`UnknownDevice`] with the nearest names, where no device or more than one matches.
+/// [`UnknownDevice`] with the nearest names, where no product or more than one matches.
 pub fn find(name: &str) -> Result<&'static KnownDevice, UnknownDevice> {
-    name::find(name, all())
+    find_variant(name, false).map(|found| found.device)
+}
+
+/// As [`find`], with the variants that the name could also mean. For the CPU backend (`cpu`), a processor of that name is
+/// preferred to its graphics.
+///
+/// # Errors
+/// [`UnknownDevice`] with the nearest names, where no product or more than one matches.
+pub fn find_variant(name: &str, cpu: bool) -> Result<FoundDevice<'static>, UnknownDevice> {
+    name::find_variant(name, cpu, all())
 }
 
 /// The device with exactly this key, e.g. `rtx-4090`.

@@ -96,6 +96,7 @@ mod raw {
 
     pub type Progress = extern "C" fn(fraction: f32, user: *mut c_void) -> bool;
     pub type OnTensor = extern "C" fn(user: *mut c_void, place: i32, name: *const c_char, bytes: u64);
+    pub type OnTrace = extern "C" fn(*mut c_void, i32, u32, u32, u64, *const c_char);
     pub type Difference = extern "C" fn(
         user: *mut c_void,
         content: *const c_char,
@@ -118,7 +119,7 @@ mod raw {
         pub fn ms_phantoms_register(
             phantoms: *const Phantom,
             count: usize,
-            as_earlier_builds: bool,
+            earlier: *const super::Earlier,
             error: *mut Error,
         ) -> bool;
         pub fn ms_model_open(
@@ -149,9 +150,11 @@ mod raw {
             error: *mut Error,
         ) -> bool;
         pub fn ms_model_tensors(model: *mut Model, on_tensor: OnTensor, user: *mut c_void, error: *mut Error) -> bool;
+        pub fn ms_model_trace(model: *mut Model, on_trace: OnTrace, user: *mut c_void, error: *mut Error) -> bool;
         pub fn ms_decode(model: *mut Model, tokens: *const super::BatchToken, count: usize) -> i32;
         pub fn ms_synchronize(model: *mut Model);
         pub fn ms_sequence_clear(model: *mut Model, sequence: i32);
+        pub fn ms_sequence_trim(model: *mut Model, sequence: i32, position: i32);
         pub fn ms_token_ends(model: *const Model, token: i32) -> bool;
         pub fn ms_chat_new(
             model: *mut Model,
@@ -230,6 +233,8 @@ pub struct Settings {
     pub fit: bool,
     pub fit_min_context: u32,
     pub fit_margin: u64,
+    pub fit_unmodified: bool,
+    pub encoder: bool,
 }
 
 /// What is known of an open model.
@@ -308,6 +313,15 @@ pub struct Phantom {
     pub integrated: bool,
 }
 
+/// Whose compute buffers phantoms imitate; `shim.h` says what each field means.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Earlier {
+    pub graphs: bool,
+    pub f32_masks: bool,
+    pub copied_rows: bool,
+}
+
 /// Memory on one device; the host has no name.
 #[derive(Clone, Debug)]
 pub struct Memory {
@@ -353,6 +367,16 @@ pub struct TensorPlace {
     pub place: usize,
     pub name: String,
     pub bytes: u64,
+}
+
+/// One thing that the allocator of compute buffers is asked for; `shim.h` says what the fields mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceEvent {
+    pub kind: i32,
+    pub allocator: u32,
+    pub id: u32,
+    pub bytes: u64,
+    pub name: String,
 }
 
 /// What a chat asks for, all JSON.
@@ -453,7 +477,7 @@ pub fn devices() -> Vec<Device> {
 }
 
 /// Registers devices that compute nothing, for this whole process; once.
-pub fn register_phantoms(phantoms: &[Phantom], as_earlier_builds: bool) -> Result<(), String> {
+pub fn register_phantoms(phantoms: &[Phantom], earlier: &Earlier) -> Result<(), String> {
     let names: Vec<CString> = phantoms.iter().map(|p| c_string(p.name.as_str())).collect::<Result<_, _>>()?;
     let wanted: Vec<raw::Phantom> = phantoms
         .iter()
@@ -469,7 +493,7 @@ pub fn register_phantoms(phantoms: &[Phantom], as_earlier_builds: bool) -> Resul
         .collect();
     let mut error = raw::Error::new();
     // SAFETY: the slice and the names live through the call; the shim copies them.
-    let done = unsafe { raw::ms_phantoms_register(wanted.as_ptr(), wanted.len(), as_earlier_builds, &raw mut error) };
+    let done = unsafe { raw::ms_phantoms_register(wanted.as_ptr(), wanted.len(), earlier, &raw mut error) };
     if done { Ok(()) } else { Err(error.into_text()) }
 }
 
@@ -622,6 +646,21 @@ impl Model {
         if done { Ok(all) } else { Err(error.into_text()) }
     }
 
+    /// What the allocator of compute buffers was asked for by the graph of the last [`reserve`](Self::reserve).
+    pub fn trace(&mut self) -> Result<Vec<TraceEvent>, String> {
+        extern "C" fn on_trace(user: *mut c_void, kind: i32, allocator: u32, id: u32, bytes: u64, name: *const c_char) {
+            // SAFETY: `user` is the `&mut Vec` of the call below, and the shim calls back only during that call and on its
+            // thread; `name` ends with a zero.
+            let (all, name) = unsafe { (&mut *user.cast::<Vec<TraceEvent>>(), CStr::from_ptr(name)) };
+            all.push(TraceEvent { kind, allocator, id, bytes, name: name.to_string_lossy().into_owned() });
+        }
+        let mut all: Vec<TraceEvent> = Vec::new();
+        let mut error = raw::Error::new();
+        // SAFETY: the model is open; `all` lives through the call and is of the type that `on_trace` expects.
+        let done = unsafe { raw::ms_model_trace(self.0.as_ptr(), on_trace, (&raw mut all).cast(), &raw mut error) };
+        if done { Ok(all) } else { Err(error.into_text()) }
+    }
+
     /// Computes a batch: at most `batch` tokens, at most one with logits for each sequence, positions without gaps.
     pub fn decode(&mut self, tokens: &[BatchToken]) -> Result<(), String> {
         // SAFETY: the model is open, the slice lives through the call.
@@ -642,6 +681,12 @@ impl Model {
     pub fn clear(&mut self, sequence: i32) {
         // SAFETY: the model is open; llama.cpp ignores sequences that it does not have.
         unsafe { raw::ms_sequence_clear(self.0.as_ptr(), sequence) };
+    }
+
+    /// Forgets what a sequence has from a position on. Recurrent models cannot, and keep all.
+    pub fn trim(&mut self, sequence: i32, position: i32) {
+        // SAFETY: the model is open; llama.cpp ignores sequences that it does not have.
+        unsafe { raw::ms_sequence_trim(self.0.as_ptr(), sequence, position) };
     }
 
     /// Whether the token ends an answer. `token` must come from this model.

@@ -9,6 +9,7 @@
 //! No llama.cpp call ever happens in the process of an agent or a controller: [`worker`] starts the same executable again
 //! as `… engine-worker`, which must call [`worker_main`] before anything else.
 
+mod bench_models;
 pub mod bundled;
 mod child;
 pub mod device_table;
@@ -22,10 +23,10 @@ mod imatrix;
 pub mod maker;
 pub mod profile;
 pub mod quality_text;
-pub mod quantizations;
 pub mod random_model;
 pub mod reference;
 pub mod speed;
+mod split_mix;
 pub mod surcharge;
 pub mod vulkan;
 pub mod windows;

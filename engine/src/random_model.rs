@@ -12,6 +12,7 @@ use muster_proto::Bytes;
 
 use crate::gguf::{GgufWriter, TensorPlan, TensorType, file_type_number};
 use crate::maker::tokenizer::{self, FEWEST_TOKENS};
+use crate::split_mix::SplitMix64;
 
 /// What to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,7 +229,7 @@ fn metadata(writer: &mut GgufWriter, spec: &RandomModelSpec) {
 
 /// Random blocks of a tensor type, with scales that are small, positive and finite.
 struct Noise {
-    state: u64,
+    numbers: SplitMix64,
     kind: TensorType,
     block: Vec<u8>,
 }
@@ -238,18 +239,8 @@ impl Noise {
     const BLOCKS: u64 = 4096;
 
     fn new(seed: u64, kind: TensorType) -> Self {
-        let mut noise = Self { state: seed.wrapping_mul(2).wrapping_add(1), kind, block: Vec::new() };
-        noise.block = vec![0; usize::try_from(Self::BLOCKS * kind.bytes).unwrap_or_default()];
-        noise
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood 2014): fast, and good enough for bytes that mean nothing.
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        let block = vec![0; usize::try_from(Self::BLOCKS * kind.bytes).unwrap_or_default()];
+        Self { numbers: SplitMix64::new(seed), kind, block }
     }
 
     fn write(&mut self, bytes: u64, out: &mut impl Write) -> io::Result<()> {
@@ -266,7 +257,7 @@ impl Noise {
     fn refill(&mut self) {
         let mut block = std::mem::take(&mut self.block);
         for chunk in block.chunks_mut(8) {
-            let bytes = self.next().to_le_bytes();
+            let bytes = self.numbers.next().to_le_bytes();
             chunk.copy_from_slice(&bytes[..chunk.len()]);
         }
         // Halves of about 0.002: exponent bits of 2^-9, any mantissa, positive.

@@ -6,7 +6,8 @@
 use std::path::Path;
 
 use muster_engine::maker::ModelSpec;
-use muster_engine::profile::{DeviceShare, NeedError, Needed, SizingProfile, shipped};
+use muster_engine::profile::shipped::ShippedProfiles;
+use muster_engine::profile::{ContextLadder, DeviceShare, NeedError, Needed, SizingProfile, shipped};
 use muster_engine::reference;
 use muster_engine::worker::{
     MakeRequest, Outputs, PhantomBackend, PhantomDevice, ProfileBackend, ProfileDepth, ProfileRequest, SizeOptions,
@@ -78,7 +79,7 @@ async fn dry_run(path: &Path, settings: &EngineSettings, devices: &[DeviceShare]
     size(&command(), request).await.unwrap().need
 }
 
-/// Weights and caches to the byte, all together within a share.
+/// Weights (but for those of models without a cache) and caches to the byte, all together within a share.
 fn assert_near(mine: &MemoryNeed, real: &MemoryNeed, share: f64, at: &str) {
     assert_eq!(mine.devices.len(), real.devices.len(), "{at}");
     let host = std::iter::once((&mine.host, &real.host));
@@ -89,76 +90,68 @@ fn assert_near(mine: &MemoryNeed, real: &MemoryNeed, share: f64, at: &str) {
     };
     let check = |(mine, real): (&DeviceMemory, &DeviceMemory)| {
         let name = &real.name;
-        assert_eq!((mine.model, mine.context), (real.model, real.context), "{name} at {at}");
+        assert_eq!(mine.context, real.context, "{name} at {at}");
+        // Models without a cache have norms of their embeddings, 3 KB that a profile counts to a device with some layers.
+        let slack = if real.context == Bytes::ZERO { 4096 } else { 0 };
+        assert!(mine.model.get().abs_diff(real.model.get()) <= slack, "{name}: {mine:?} is not {real:?} at {at}");
         assert!(near(mine.total(), real.total()), "{name}: {mine:?} is not {real:?} at {at}");
     };
     mine.devices.iter().zip(&real.devices).chain(host).for_each(check);
 }
 
-/// All layers on the GPU, or none: exact to 1 % anywhere. Some layers, or the experts on the host: at the micro-batches
-/// that have pieces of their own.
-async fn follows_dry_runs(name: &str, depth: ProfileDepth, points: u64) {
+/// Exact to 1 % anywhere: with all layers on the GPU, some, or none, and with experts on the host.
+async fn follows_dry_runs(name: &str, points: u64) {
     let folder = tempfile::tempdir().unwrap();
     let path = header(folder.path(), name).await;
-    let request = ProfileRequest { path: path.clone(), backend: Some(CUDA), depth };
+    let request = ProfileRequest { path: path.clone(), backend: Some(CUDA), depth: ProfileDepth::Parts };
     let profile = profile(&command(), request, |_| ()).await.unwrap();
+    assert_eq!(SizingProfile::from_bytes(&profile.to_bytes()).as_ref(), Some(&profile));
     let gpu = DeviceShare::only("CUDA0");
     let mut random = Points(name.len() as u64 + 42);
     for point in 0..points {
         let mut settings = random.settings(&profile);
         let all_outputs = point % 3 == 1;
         let devices = if point % 4 == 3 { &[][..] } else { &gpu[..] };
-        if depth == ProfileDepth::Parts && point % 4 == 1 {
-            settings.gpu_layers = Some(random.between(1.0, f64::from(profile.total_layers() - 1)));
-            settings.ubatch = 512;
-            settings.parallel = 1 << settings.parallel.ilog2();
-        }
-        if depth == ProfileDepth::Parts && point % 4 == 2 {
-            settings.expert_layers_on_host = profile.total_layers() - 1;
-            settings.ubatch = 512;
-            settings.parallel = 1 << settings.parallel.ilog2();
+        match point % 4 {
+            1 => settings.gpu_layers = Some(random.between(1.0, f64::from(profile.total_layers() - 1))),
+            2 => settings.expert_layers_on_host = random.between(1.0, f64::from(profile.total_layers())),
+            _ => {}
         }
         let needed = Needed { devices, total_context: None, all_outputs };
         let mine = profile.need(&settings, &needed).unwrap();
         let real = dry_run(&path, &settings, devices, all_outputs).await;
-        // With logits of whole micro-batches the allocator's holes matter; Muster's workers load without.
-        assert_near(
-            &mine,
-            &real,
-            if all_outputs { 0.05 } else { 0.01 },
-            &format!("{name}, point {point}: {settings:?}, outputs {all_outputs}"),
-        );
+        assert_near(&mine, &real, 0.01, &format!("{name}, point {point}: {settings:?}, outputs {all_outputs}"));
     }
 }
 
 #[tokio::test]
 async fn dense() {
-    follows_dry_runs("llama-3.2-1b:Q4_K_M", ProfileDepth::Parts, 8).await;
+    follows_dry_runs("llama-3.2-1b:Q4_K_M", 12).await;
 }
 
 #[tokio::test]
 async fn sliding_window() {
-    follows_dry_runs("gemma-3-1b:Q4_K_M", ProfileDepth::Whole, 6).await;
+    follows_dry_runs("gemma-3-1b:Q4_K_M", 8).await;
 }
 
 #[tokio::test]
 async fn experts_with_a_sliding_window() {
-    follows_dry_runs("gpt-oss-20b:MXFP4_MOE", ProfileDepth::Whole, 6).await;
+    follows_dry_runs("gpt-oss-20b:MXFP4_MOE", 8).await;
 }
 
 #[tokio::test]
 async fn latent_attention() {
-    follows_dry_runs("deepseek-v3:Q4_K_M", ProfileDepth::Whole, 4).await;
+    follows_dry_runs("deepseek-v3:Q4_K_M", 4).await;
 }
 
 #[tokio::test]
 async fn recurrent_and_attention() {
-    follows_dry_runs("qwen3.5-9b:Q4_K_M", ProfileDepth::Whole, 6).await;
+    follows_dry_runs("qwen3.5-9b:Q4_K_M", 8).await;
 }
 
 #[tokio::test]
 async fn embedding() {
-    follows_dry_runs("bge-small-en-v1.5:F16", ProfileDepth::Whole, 6).await;
+    follows_dry_runs("bge-small-en-v1.5:F16", 8).await;
 }
 
 /// What ships is what would be made now: contexts, compute and weights of a sample of models, backends and quantizations.
@@ -169,9 +162,14 @@ async fn shipped_profiles_have_not_drifted() {
         let path = header(folder.path(), &format!("{model}:{quantization}")).await;
         let gpu = DeviceShare::only("CUDA0");
         let profile = shipped::find(model, quantization, "cuda").expect("it ships");
-        for (devices, context, parallel) in [(&gpu[..], 8192, 1), (&gpu[..], 32_768, 4), (&[][..], 4096, 1)] {
-            let settings =
-                EngineSettings { context: ContextTokens::new(context), parallel, ..EngineSettings::default() };
+        for (devices, context, parallel, gpu_layers) in [
+            (&gpu[..], 8192, 1, None),
+            (&gpu[..], 32_768, 4, None),
+            (&gpu[..], 8192, 1, Some(13)),
+            (&[][..], 4096, 1, None),
+        ] {
+            let context = ContextTokens::new(context);
+            let settings = EngineSettings { context, parallel, gpu_layers, ..EngineSettings::default() };
             let needed = Needed { devices, ..Needed::default() };
             let mine = profile.need(&settings, &needed).unwrap();
             let real = dry_run(&path, &settings, devices, false).await;
@@ -180,14 +178,14 @@ async fn shipped_profiles_have_not_drifted() {
     }
 }
 
-/// Of a backend that ships, all models do; CUDA does.
+/// All models, on all backends.
 #[test]
 fn every_reference_model_ships() {
-    let ships = |backend: &str| shipped::find("llama-3.1-8b", "Q4_K_M", backend).is_some();
-    assert!(ships("cuda"));
-    for (model, backend) in reference::all()
-        .iter()
-        .flat_map(|model| shipped::BACKENDS.into_iter().filter(|backend| ships(backend)).map(move |name| (model, name)))
+    let loaded = ShippedProfiles::load("vulkan");
+    assert_eq!(loaded.get("qwen3-4b", "Q6_K"), shipped::find("qwen3-4b", "Q6_K", "vulkan").as_ref());
+    assert!(loaded.iter().count() >= reference::all().len() * shipped::QUANTIZATIONS.len());
+    for (model, backend) in
+        reference::all().iter().flat_map(|model| shipped::BACKENDS.into_iter().map(move |name| (model, name)))
     {
         for quantization in shipped::QUANTIZATIONS {
             let profile = shipped::find(&model.id, quantization, backend);
@@ -215,8 +213,22 @@ fn what_would_fit() {
     };
     assert!(at(most.get()) <= free[0] && at(most.get() + 256) > free[0], "{most:?}");
     assert_eq!(profile.max_context(&settings, &needed, &[Bytes::from_gib(4)], host).unwrap(), None);
-    let part = EngineSettings { gpu_layers: Some(5), ..settings.clone() };
-    assert!(matches!(profile.need(&part, &needed), Err(NeedError::Placement { .. })));
+    let free = [Bytes::from_gib(4)];
+    let layers = profile.max_gpu_layers(&settings, &needed, &free, host).unwrap().expect("some layers fit");
+    let with = |layers: u32| {
+        let settings = EngineSettings { gpu_layers: Some(layers), ..settings.clone() };
+        profile.need(&settings, &needed).unwrap().devices[0].total()
+    };
+    assert!((1..profile.total_layers()).contains(&layers), "{layers}");
+    assert!(with(layers) <= free[0] && with(layers + 1) > free[0], "{layers}");
+    let ladder = ContextLadder::new(&profile, &settings, &needed, &[2048, 8192, 65_536, 1 << 30]);
+    assert_eq!(ladder.steps().len(), 3);
+    let steps = ladder.steps();
+    assert_eq!(ladder.largest(steps[1].1, host), Some(steps[1].0));
+    assert_eq!(ladder.largest(Bytes::from_gib(1), host), None);
+    let two: Vec<DeviceShare> = ["A", "B"].map(|name| DeviceShare { name: name.into(), share: 1.0 }).into();
+    let over_two = Needed { devices: &two, ..Needed::default() };
+    assert!(matches!(profile.need(&settings, &over_two), Err(NeedError::Placement { .. })));
     let refused = EngineSettings { kv_type: KvType::Q8_0, flash_attention: FlashAttention::Off, ..settings };
     assert!(matches!(profile.need(&refused, &needed), Err(NeedError::Refused { .. })));
 }

@@ -80,6 +80,10 @@ random_id! {
     /// One decision: this machine runs this artifact for this role with these settings.
     AssignmentId, "assignment id"
 }
+random_id! {
+    /// An operator's order to benchmark one machine.
+    BenchOrderId, "benchmark order id"
+}
 
 /// The name of an operator who holds an admin certificate: 1 to 64 of `a-z A-Z 0-9 . _ - @`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -33,6 +33,22 @@ pub struct Inventory {
     pub hardware: Hardware,
 }
 
+impl Inventory {
+    /// Main memory to plan with: what is free now, or less where less is typically free. A desk in use counts, not an
+    /// empty one; and what somebody takes at this moment is not there either, however seldom that is.
+    pub fn memory_to_plan(&self) -> Bytes {
+        let typical = self.hardware.typical.as_ref().map(|typical| typical.memory_available);
+        typical.map_or(self.memory.available, |typical| typical.min(self.memory.available))
+    }
+
+    /// The same for a device; `None` where it is not known what is free now.
+    pub fn free_to_plan(&self, device: &Device) -> Option<Bytes> {
+        let known = self.hardware.typical.iter().flat_map(|typical| &typical.devices);
+        let typical = known.filter(|known| known.device == device.name).map(|known| known.free).min();
+        device.memory_free.map(|free| typical.map_or(free, |typical| typical.min(free)))
+    }
+}
+
 /// An operating system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Os {

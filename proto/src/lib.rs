@@ -8,6 +8,7 @@
 
 mod agent_status;
 mod audit;
+mod bench_order;
 mod benchmark;
 mod catalog;
 mod controller;
@@ -32,6 +33,7 @@ pub mod wire;
 
 pub use agent_status::AgentStatus;
 pub use audit::AuditEvent;
+pub use bench_order::{BenchOrder, BenchOrderState};
 pub use benchmark::{BenchModel, BenchPoint, Benchmark, BenchmarkKind, Conditions, PartQuantity, PartRate, Spread};
 pub use catalog::{Artifact, ArtifactSource, DeviceMemory, MemoryNeed, Model};
 pub use controller::{AdminRecord, CaFingerprint, ControllerStatus, PolicyRecord};
@@ -46,7 +48,7 @@ pub use hardware::{
     Chassis, ChassisKind, Gpu, GpuVendor, Hardware, MemoryUser, Obstacle, ObstacleKind, PcieLink, TypicalFree,
     TypicalUse,
 };
-pub use ids::{AdminName, AssignmentId, IdError, MachineId, TokenId};
+pub use ids::{AdminName, AssignmentId, BenchOrderId, IdError, MachineId, TokenId};
 pub use inventory::{Cpu, Device, DeviceKind, Disk, Inventory, Memory, Os, ProbeFailure};
 pub use machine::{EnrolmentState, Machine};
 pub use observed::{Deployment, DeploymentState, Measured, Observed, Transfer};
@@ -55,4 +57,4 @@ pub use policy::{Policy, PolicyError, RolePolicy};
 pub use protocol::{PROTOCOL_VERSION, ProtocolError, check_peer_protocol};
 pub use quality::{Divergence, Quality, Statistic};
 pub use timestamp::Timestamp;
-pub use units::{Bytes, BytesPerSecond, ContextTokens, TokensPerSecond};
+pub use units::{Bytes, BytesPerSecond, ContextTokens, TokensPerSecond, grouped};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::open_enum::open_enum;
-use crate::{Benchmark, Inventory, MachineId, Observed, Timestamp};
+use crate::{BenchOrder, Benchmark, Inventory, MachineId, Observed, Timestamp};
 
 open_enum! {
     /// Whether a machine may take part.
@@ -44,4 +44,7 @@ pub struct Machine {
     pub desired_generation: u64,
     /// What it was last seen to run.
     pub observed: Option<Observed>,
+    /// The newest order to benchmark it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bench_order: Option<BenchOrder>,
 }

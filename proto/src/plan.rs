@@ -75,6 +75,9 @@ pub enum RejectionReason {
         needs: Bytes,
         /// What is free there less the reserve.
         free: Bytes,
+        /// Whether that is what is typically free, because more is free at the moment.
+        #[serde(default)]
+        typical: bool,
     },
     /// The store's volume has too little room.
     DiskShort {
@@ -121,8 +124,9 @@ impl std::fmt::Display for Rejection {
     /// One short clause: `needs 11.2 GiB on CUDA0, 9.6 GiB is free`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.reason {
-            RejectionReason::MemoryShort { device, needs, free } => {
-                write!(f, "needs {needs} on {device}, {free} is free")
+            RejectionReason::MemoryShort { device, needs, free, typical } => {
+                let when = if *typical { "typically " } else { "" };
+                write!(f, "needs {needs} on {device}, {free} is {when}free")
             }
             RejectionReason::DiskShort { needs, free } => write!(f, "needs {needs} on disk, {free} may be used"),
             RejectionReason::TooSlow { predicted, wanted } => write!(f, "{predicted} predicted, policy wants {wanted}"),

@@ -193,9 +193,28 @@ impl fmt::Display for ContextTokens {
     }
 }
 
+/// `131,072`: a number as people read it.
+pub fn grouped(number: impl Into<u64>) -> String {
+    let digits = number.into().to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        let said = [0_u64, 999, 4096, 131_072, 10_485_760].map(grouped);
+        assert_eq!(said, ["0", "999", "4,096", "131,072", "10,485,760"]);
+    }
 
     #[test]
     fn sizes_read_back_as_people_write_them() {

@@ -2,41 +2,109 @@
 
 use std::time::Duration;
 
-use muster_proto::{BenchPoint, Benchmark, Spread};
+use muster_proto::{BenchPoint, Benchmark, Conditions, PartQuantity, PartRate, Spread};
 
 use crate::age::{date, span};
 use crate::layout::{Grid, count, plain, sentence, toned};
 use crate::style::{Style, Tone};
 
-/// Every point: median ± median absolute deviation, in tokens a second.
+/// What was measured of each device: parts, then every point as median ± median absolute deviation; then what is to be known
+/// of the measuring itself.
 pub fn benchmark_table(benchmark: &Benchmark, style: &Style) -> String {
-    let Benchmark { measured_at, took_ms, engine_build, hardware_fingerprint: _, points, conditions: _, parts: _ } =
+    let Benchmark { measured_at, took_ms, engine_build, hardware_fingerprint: _, points, conditions, parts } =
         benchmark;
-    if points.is_empty() {
+    if points.is_empty() && parts.is_empty() {
         return sentence("nothing was measured: run `muster-agent bench`", Tone::Quiet, style);
     }
+    let mut page = String::new();
+    if !parts.is_empty() {
+        page.push_str(&parts_table(parts, style));
+        page.push('\n');
+    }
+    if !points.is_empty() {
+        page.push_str(&points_table(points, style));
+    }
+    let runs = points.iter().map(|point| point.prefill.samples.len());
+    let runs = match (runs.clone().min().unwrap_or(0), runs.max().unwrap_or(0)) {
+        (fewest, most) if fewest < most => format!("{fewest} to {}", count(most, "run", "runs")),
+        (_, same) => count(same, "run", "runs"),
+    };
+    let note = format!(
+        "median ± median absolute deviation of {runs}, by {engine_build}, took {}, {}",
+        span(Duration::from_millis(*took_ms)),
+        date(*measured_at)
+    );
+    page.push_str(&sentence(note, Tone::Quiet, style));
+    for (text, tone) in remarks(conditions) {
+        page.push_str(&sentence(text, tone, style));
+    }
+    page
+}
+
+fn points_table(points: &[BenchPoint], style: &Style) -> String {
     let mut grid = Grid::new(style, &["DEVICE", "MODEL", "PREFILL", "DECODE"]).right(&[2, 3]).whole(&[0]);
     for point in points {
-        let BenchPoint { device, threads, model, prefill_tokens, decode_tokens, prefill, decode, depth: _ } = point;
+        let BenchPoint { device, threads, model, prefill_tokens, decode_tokens, prefill, decode, depth } = point;
         let device = match threads {
             Some(threads) => format!("{device}, {}", count(*threads as usize, "thread", "threads")),
             None => device.clone(),
         };
+        let after = if *depth > 0 { format!("\nafter {depth} tokens") } else { String::new() };
         grid.row(vec![
             plain(device),
-            plain(format!("{} {}", model.name, model.quantization)),
+            plain(format!("{} {}{after}", model.name, model.quantization)),
             plain(format!("{}\nof {prefill_tokens} tokens", rate(prefill))),
             plain(format!("{}\nof {decode_tokens} tokens", rate(decode))),
         ]);
     }
-    let runs = points.iter().map(|point| point.prefill.samples.len()).max().unwrap_or(0);
-    let note = format!(
-        "median ± median absolute deviation of {}, by {engine_build}, took {}, {}",
-        count(runs, "run", "runs"),
-        span(Duration::from_millis(*took_ms)),
-        date(*measured_at)
-    );
-    grid.render() + &sentence(note, Tone::Quiet, style)
+    grid.render()
+}
+
+fn parts_table(parts: &[PartRate], style: &Style) -> String {
+    let mut grid = Grid::new(style, &["PART", "WHAT", "MEASURED"]).right(&[2]).whole(&[0]);
+    for PartRate { part, quantity, rate } in parts {
+        let (what, unit, scale) = match quantity {
+            PartQuantity::MemoryBandwidth => ("memory bandwidth, triad", "GB/s", 1e-9),
+            PartQuantity::DiskRead => ("disk, past the page cache", "MB/s", 1e-6),
+            PartQuantity::Fp32 => ("arithmetic, 32-bit floats", "GFLOP/s", 1e-9),
+            PartQuantity::Fp16 => ("arithmetic, 16-bit floats", "GFLOP/s", 1e-9),
+            PartQuantity::Sustained => ("speed after minutes of load", "% of before", 1e2),
+            _ => continue,
+        };
+        let number = |value: f64| {
+            let scaled = value * scale;
+            if scaled < 100.0 { format!("{scaled:.1}") } else { format!("{scaled:.0}") }
+        };
+        let part = if part == "store" { "model store" } else { part };
+        grid.row(vec![
+            plain(part),
+            plain(what),
+            plain(format!("{} ± {} {unit}", number(rate.median.get()), number(rate.median_absolute_deviation))),
+        ]);
+    }
+    grid.render()
+}
+
+/// What takes from the figures' worth, or is to be known beside them.
+fn remarks(conditions: &Conditions) -> Vec<(String, Tone)> {
+    let Conditions { kind: _, other_load, idle, on_mains, temperature_celsius, drivers, stopped_by } = conditions;
+    let mut remarks = Vec::new();
+    if let Some(reason) = stopped_by {
+        remarks.push((format!("not complete: it stopped because {reason}"), Tone::Waiting));
+    } else if *idle == Some(false) {
+        let load = other_load.map_or(String::new(), |load| format!(": other programs took {:.0} %", load * 100.0));
+        let text = format!("not idle{load}; the figures are too low: run `muster-agent bench` when the desk is idle");
+        remarks.push((text, Tone::Waiting));
+    }
+    if *on_mains == Some(false) {
+        remarks.push(("measured on battery".to_owned(), Tone::Waiting));
+    }
+    let mut facts: Vec<String> = drivers.clone();
+    facts.extend(temperature_celsius.map(|degrees| format!("at most {degrees:.0} °C")));
+    if !facts.is_empty() {
+        remarks.push((facts.join(", "), Tone::Quiet));
+    }
+    remarks
 }
 
 /// `1250 ± 9 tok/s`: the deviation with as many decimals as the median.
@@ -52,4 +120,23 @@ pub(crate) fn fastest(benchmark: &Benchmark) -> Option<comfy_table::Cell> {
     let best =
         benchmark.points.iter().max_by(|one, other| one.decode.median.get().total_cmp(&other.decode.median.get()))?;
     Some(toned(format!("{} ({} on {})", best.decode.median, best.model.name, best.device), Tone::Plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_from_the_figures_worth_is_said() {
+        let said = |conditions: Conditions| {
+            remarks(&conditions).into_iter().map(|(text, _)| text).collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(said(Conditions { idle: Some(true), on_mains: Some(true), ..Conditions::default() }), "");
+        let busy = said(Conditions { idle: Some(false), other_load: Some(0.42), ..Conditions::default() });
+        assert!(busy.starts_with("not idle: other programs took 42 %"), "{busy}");
+        let stopped = Conditions { stopped_by: Some("the battery took over".into()), ..Conditions::default() };
+        assert!(said(stopped).contains("not complete: it stopped because the battery took over"));
+        let battery = Conditions { on_mains: Some(false), drivers: vec!["radv 25".into()], ..Conditions::default() };
+        assert_eq!(said(battery), "measured on battery; radv 25");
+    }
 }

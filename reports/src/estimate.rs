@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use muster_proto::{
     Alternative, Bytes, Change, ComputeGraphs, Estimate, EstimatedDevice, EstimatedHost, EstimatedSpeed,
-    OutputsReserved, TokensPerSecond,
+    OutputsReserved, TokensPerSecond, grouped,
 };
 
 use crate::bar::{Bar, FREE, Fill, bars, legend};
@@ -257,19 +257,6 @@ fn instead(alternative: &Alternative, estimate: &Estimate) -> String {
     }
     if let Some(speed) = &alternative.speed {
         let _ = write!(text, ", {}", decode(speed));
-    }
-    text
-}
-
-/// `131,072`.
-fn grouped(number: u32) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
     }
     text
 }

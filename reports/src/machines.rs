@@ -1,9 +1,10 @@
 //! The fleet, and one machine of it.
 
 use comfy_table::Cell;
-use muster_proto::{DeviceKind, EnrolmentState, Inventory, Machine, MachinePlan, Timestamp};
+use muster_proto::{BenchOrderState, DeviceKind, EnrolmentState, Inventory, Machine, MachinePlan, Timestamp};
 
 use crate::age::{age, date_and_age};
+use crate::bench_orders::order_cell;
 use crate::benchmark::{benchmark_table, fastest};
 use crate::inventory::inventory_page;
 use crate::layout::{Facts, Grid, UNKNOWN, heading, known, plain, sentence, toned};
@@ -92,6 +93,7 @@ pub fn machine_page(machine: &Machine, planned: Option<&MachinePlan>, now: Times
         benchmark,
         desired_generation,
         observed,
+        bench_order,
     } = machine;
     let seen = match (online, last_seen) {
         (true, _) => toned("online", Tone::Good),
@@ -126,6 +128,9 @@ pub fn machine_page(machine: &Machine, planned: Option<&MachinePlan>, now: Times
     }
     if let Some(fastest) = benchmark.as_ref().and_then(fastest) {
         facts.add("decodes", fastest);
+    }
+    if let Some(order) = bench_order.as_ref().filter(|order| order.state != BenchOrderState::Done) {
+        facts.add("bench order", order_cell(order, now));
     }
     let mut page = heading(hostname, style) + &facts.render();
     let mut part = |title: String, body: String| {

@@ -62,6 +62,12 @@ impl Controller {
         self.restart();
     }
 
+    /// Where it serves figures, if it was started to: `127.0.0.1:PORT`.
+    pub fn metrics(&mut self) -> String {
+        let url = self.process().line("metrics on http://", PATIENCE);
+        url.trim_end_matches("/metrics").to_owned()
+    }
+
     /// The running process.
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("the controller runs")

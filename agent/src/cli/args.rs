@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use muster_proto::EnrolmentToken;
+use muster_proto::{BenchmarkKind, EnrolmentToken};
 
 use crate::address::ControllerAddress;
 use crate::config::FileConfig;
@@ -174,8 +174,25 @@ pub struct ChatArgs {
 #[derive(Debug, ClapArgs)]
 pub struct BenchArgs {
     /// Smaller models and fewer repeats: a few seconds
-    #[arg(long)]
+    #[arg(long, conflicts_with = "full")]
     pub quick: bool,
+    /// More repeats, and minutes of load, which find what heat takes
+    #[arg(long)]
+    pub full: bool,
+    /// How long to wait until the desk is idle, where no agent runs [default: 10, with --quick 1]
+    #[arg(long, value_name = "SECONDS")]
+    pub wait: Option<u64>,
+}
+
+impl BenchArgs {
+    /// How thorough it is to be.
+    pub fn kind(&self) -> BenchmarkKind {
+        match (self.quick, self.full) {
+            (true, _) => BenchmarkKind::Quick,
+            (false, true) => BenchmarkKind::Full,
+            (false, false) => BenchmarkKind::Standard,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,22 +17,25 @@ use super::status::no_agent;
 use crate::config::Config;
 use crate::control::{self, Reply, Request};
 use crate::probe::{self, Probe};
-use crate::{state, survey};
+use crate::{bench, state, survey};
 
 /// Measures this desk and shows the result.
 pub async fn run(context: Context, args: BenchArgs) -> anyhow::Result<ExitCode> {
     let progress = Progress::new();
-    let asked =
-        control::ask(&context.paths.control_socket(), Request::Bench { quick: args.quick }, |step, fraction| {
+    let asked = control::ask(
+        &context.paths.control_socket(),
+        Request::Bench { quick: args.quick, full: args.full },
+        |step, fraction| {
             progress.at(step, fraction);
-        })
-        .await;
+        },
+    )
+    .await;
     let Context { paths, file, output } = context;
     let benchmark = match asked {
         Ok(Reply::Bench(benchmark)) => *benchmark,
         Ok(Reply::Failed { reason }) => bail!(reason),
         Ok(_) => bail!("the agent answered something else than was asked"),
-        Err(error) if no_agent(&error) => alone(Config::new(paths, file)?, args.quick, &progress).await?,
+        Err(error) if no_agent(&error) => alone(Config::new(paths, file)?, &args, &progress).await?,
         Err(error) => return Err(error).context("the running agent went away"),
     };
     progress.done();
@@ -39,14 +43,28 @@ pub async fn run(context: Context, args: BenchArgs) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-async fn alone(config: Config, quick: bool, progress: &Progress) -> anyhow::Result<Benchmark> {
+async fn alone(config: Config, args: &BenchArgs, progress: &Progress) -> anyhow::Result<Benchmark> {
     // The lock keeps an agent from starting its own benchmark meanwhile.
     let _state = StateDir::open(config.paths.root(), state::FORMAT)?;
     let store = config.paths.root().to_owned();
     let inventory = probe::collect(&Probe { store, worker: config.worker.clone(), serving: Arc::default() }).await;
+    let drivers = survey::drivers(&inventory);
     let fingerprint = inventory.hardware_fingerprint;
     let at = |step: String, fraction| progress.at(&step, fraction);
-    Ok(survey::measure(&config.worker, &config.paths, config.threads, quick, fingerprint, at).await?)
+    let kind = args.kind();
+    let wait = args.wait.map_or_else(|| survey::asked_wait(kind), Duration::from_secs);
+    let scratch = config.paths.scratch();
+    let job = bench::Job {
+        worker: &config.worker,
+        scratch: &scratch,
+        store: &config.store,
+        threads: config.threads,
+        kind,
+        hardware_fingerprint: fingerprint,
+        drivers,
+        wait,
+    };
+    Ok(survey::measure(&config.paths, job, at).await?)
 }
 
 /// A bar on a terminal, lines elsewhere.

@@ -10,11 +10,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes as RawBytes;
 use futures_util::stream;
 use muster_engine::worker::{GenerateError, GenerationEvent, GenerationStream, WorkerError};
+use serde_json::Value;
 
 use super::EndpointState;
 use super::errors::ApiError;
 use super::request::Asked;
 use super::response::{Envelope, Usage, Whole, event};
+use crate::metrics::{Answering, Outcome};
 use crate::serving::{Running, ServedState, Serving};
 
 /// Largest body: a context of a million tokens fits.
@@ -22,10 +24,33 @@ const BODY_LIMIT: usize = 8 << 20;
 
 /// Answers a chat completion.
 pub async fn complete(State(state): State<EndpointState>, body: Body) -> Result<Response, ApiError> {
+    let mut answering = state.metrics.begin();
+    match answer(&state, body, &mut answering).await {
+        Ok(Answer::Whole(object)) => Ok(Json(object).into_response()),
+        Ok(Answer::Begun { name, envelope, generation, first }) => {
+            let pending = Some(first);
+            Ok(streamed(Streaming { name, envelope, generation, pending, begun: false, answering }))
+        }
+        Err(error) => {
+            answering.ended(outcome(&error));
+            Err(error)
+        }
+    }
+}
+
+/// What comes of a request that is answered.
+enum Answer {
+    /// All of it.
+    Whole(Value),
+    /// Its beginning; the rest is streamed.
+    Begun { name: String, envelope: Envelope, generation: GenerationStream, first: GenerationEvent },
+}
+
+async fn answer(state: &EndpointState, body: Body, answering: &mut Answering) -> Result<Answer, ApiError> {
     let body = to_bytes(body, BODY_LIMIT).await.map_err(|_| ApiError::too_large(BODY_LIMIT))?;
     let asked = Asked::parse(&body)?;
     drop(body);
-    let (name, running) = choose(&state.serving.borrow(), asked.model.as_deref())?;
+    let (name, running) = choose(&state.serving.borrow(), asked.model.as_deref(), answering)?;
     let envelope = Envelope::new(&name, asked.include_usage);
     let mut generation = running.generator.chat(asked.request);
     // Whether the prompt fits is known before the first token, in time for a status of its own.
@@ -35,7 +60,7 @@ pub async fn complete(State(state): State<EndpointState>, body: Body) -> Result<
         None => return Err(refuse(&name, ended_early())),
     };
     if asked.stream {
-        return Ok(streamed(Streaming { name, envelope, generation, pending: Some(first), begun: false }));
+        return Ok(Answer::Begun { name, envelope, generation, first });
     }
     let mut answer = Whole::default();
     let mut next = Some(Ok(first));
@@ -45,9 +70,10 @@ pub async fn complete(State(state): State<EndpointState>, body: Body) -> Result<
             GenerationEvent::Delta { content, reasoning, tool_calls } => {
                 answer.add(&content, reasoning.as_deref(), tool_calls);
             }
-            GenerationEvent::Finished { reason, prompt_tokens, completion_tokens, .. } => {
+            GenerationEvent::Finished { reason, prompt_tokens, completion_tokens, prefill_ms, decode_ms } => {
+                answering.answered(prompt_tokens, completion_tokens, prefill_ms, decode_ms);
                 let usage = Usage { prompt: prompt_tokens, completion: completion_tokens };
-                return Ok(Json(envelope.whole(&answer, reason, usage)).into_response());
+                return Ok(Answer::Whole(envelope.whole(&answer, reason, usage)));
             }
         }
         next = generation.next().await;
@@ -55,14 +81,22 @@ pub async fn complete(State(state): State<EndpointState>, body: Body) -> Result<
     Err(refuse(&name, ended_early()))
 }
 
+/// How a request that got this error ended.
+fn outcome(error: &ApiError) -> Outcome {
+    // A model that is still loading is asked too early, and has not failed.
+    let failed = error.status.is_server_error() && error.code != Some("model_loading");
+    if failed { Outcome::Failed } else { Outcome::Refused }
+}
+
 /// The model that was asked for; the only one if none was named.
-fn choose(serving: &Serving, asked: Option<&str>) -> Result<(String, Running), ApiError> {
+fn choose(serving: &Serving, asked: Option<&str>, answering: &mut Answering) -> Result<(String, Running), ApiError> {
     let name = match asked {
         Some(name) => name,
         None if serving.models.len() == 1 => serving.models.keys().next().expect("one").as_str(),
         None => return Err(ApiError::invalid("model", "the request must name a model; GET /v1/models lists them")),
     };
     let served = serving.models.get(name).ok_or_else(|| ApiError::model_not_found(name, serving.models.keys()))?;
+    answering.by(name);
     match &served.state {
         ServedState::Ready(running) => Ok((name.to_owned(), running.clone())),
         ServedState::Loading { what } => Err(ApiError::loading(name, what)),
@@ -89,6 +123,7 @@ struct Streaming {
     /// An event that was taken from the generation to learn the status.
     pending: Option<GenerationEvent>,
     begun: bool,
+    answering: Answering,
 }
 
 impl Streaming {
@@ -110,11 +145,16 @@ impl Streaming {
                         return Some((bytes, Some(self)));
                     }
                 }
-                Ok(GenerationEvent::Finished { reason, prompt_tokens, completion_tokens, .. }) => {
+                Ok(GenerationEvent::Finished { reason, prompt_tokens, completion_tokens, prefill_ms, decode_ms }) => {
+                    self.answering.answered(prompt_tokens, completion_tokens, prefill_ms, decode_ms);
                     let usage = Usage { prompt: prompt_tokens, completion: completion_tokens };
                     return Some((self.envelope.last(reason, usage), None));
                 }
-                Err(error) => return Some((event(&refuse(&self.name, error).body()), None)),
+                Err(error) => {
+                    let error = refuse(&self.name, error);
+                    self.answering.ended(outcome(&error));
+                    return Some((event(&error.body()), None));
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ mod chat;
 mod errors;
 mod guard;
 mod health;
+mod metrics;
 mod models;
 mod request;
 mod response;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use guard::Guard;
 
+use crate::metrics::Metrics;
 use crate::serving::Serving;
 
 /// A bound endpoint.
@@ -56,6 +58,7 @@ pub enum EndpointError {
 #[derive(Clone, Debug)]
 struct EndpointState {
     serving: watch::Receiver<Arc<Serving>>,
+    metrics: Arc<Metrics>,
     /// When the endpoint began, for clients that want to know when a model was made.
     started_at: i64,
 }
@@ -89,8 +92,13 @@ impl Endpoint {
     ///
     /// # Errors
     /// What the listener says.
-    pub async fn run(self, serving: watch::Receiver<Arc<Serving>>, shutdown: CancellationToken) -> io::Result<()> {
-        let app = router(self.address.port(), serving);
+    pub async fn run(
+        self,
+        serving: watch::Receiver<Arc<Serving>>,
+        metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        let app = router(self.address.port(), serving, metrics);
         let served = axum::serve(self.listener, app);
         // Cancel-safe: dropping the server closes its connections.
         tokio::select! {
@@ -101,10 +109,11 @@ impl Endpoint {
     }
 }
 
-fn router(port: u16, serving: watch::Receiver<Arc<Serving>>) -> Router {
-    let state = EndpointState { serving, started_at: crate::clock::now().unix_millis() / 1000 };
+fn router(port: u16, serving: watch::Receiver<Arc<Serving>>, metrics: Arc<Metrics>) -> Router {
+    let state = EndpointState { serving, metrics, started_at: crate::clock::now().unix_millis() / 1000 };
     Router::new()
         .route("/health", get(health::health))
+        .route("/metrics", get(metrics::metrics))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*name}", get(models::one))
         .route("/v1/chat/completions", post(chat::complete))

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::cpu_time::CpuTime;
+use crate::metrics::Sources;
 use crate::serving::{Served, ServedState};
+use crate::uplink::LinkStatus;
 
 fn serving() -> Serving {
     let served =
@@ -18,9 +21,27 @@ fn serving() -> Serving {
     serving
 }
 
+fn metrics() -> Arc<Metrics> {
+    let observed = muster_proto::Observed {
+        at: muster_proto::Timestamp::from_unix_millis(0),
+        generation: 7,
+        deployments: vec![],
+        endpoint: None,
+        store_used: muster_proto::Bytes::ZERO,
+    };
+    Arc::new(Metrics::new(Sources {
+        inventory: watch::channel(None).1,
+        benchmark: watch::channel(None).1,
+        observed: watch::channel(observed).1,
+        link: watch::channel(LinkStatus::default()).1,
+        memory: watch::channel(None).1,
+        watching: CpuTime::default(),
+    }))
+}
+
 async fn ask(serving: Serving, request: Request<Body>) -> (StatusCode, Option<String>, Value) {
     let (_sender, receiver) = watch::channel(Arc::new(serving));
-    let response = router(80, receiver).oneshot(request).await.expect("infallible");
+    let response = router(80, receiver, metrics()).oneshot(request).await.expect("infallible");
     let status = response.status();
     let retry = response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().expect("ASCII").to_owned());
     let body = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
@@ -112,4 +133,40 @@ fn a_context_overflow_shows_both_counts() {
 async fn an_address_that_is_open_to_the_network_is_refused() {
     let error = Endpoint::bind("0.0.0.0:0".parse().expect("an address")).await.expect_err("refused");
     assert!(matches!(error, EndpointError::NotLoopback { .. }));
+}
+
+#[tokio::test]
+async fn figures_are_counted_and_guarded_like_the_rest() {
+    let metrics = metrics();
+    let (_sender, receiver) = watch::channel(Arc::new(serving()));
+    let app = router(80, receiver, Arc::clone(&metrics));
+    for request in [chat("slow"), chat("made-up-name"), chat("broken")] {
+        app.clone().oneshot(request).await.expect("infallible");
+    }
+    let page = |host: &'static str| {
+        let request = Request::get("/metrics").header(header::HOST, host).body(Body::empty()).expect("a request");
+        let app = app.clone();
+        async move {
+            let response = app.oneshot(request).await.expect("infallible");
+            let kind = response.headers()[header::CONTENT_TYPE].to_str().expect("ASCII").to_owned();
+            let status = response.status();
+            let body = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+            (status, kind, String::from_utf8(body.to_vec()).expect("UTF-8"))
+        }
+    };
+    assert_eq!(page("evil.example").await.0, StatusCode::FORBIDDEN);
+    let (status, kind, text) = page("localhost").await;
+    assert_eq!((status, kind.as_str()), (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8"));
+    for line in [
+        "muster_agent_requests_total{model=\"slow\",outcome=\"refused\"} 1",
+        "muster_agent_requests_total{model=\"broken\",outcome=\"failed\"} 1",
+        "muster_agent_requests_total{model=\"none\",outcome=\"refused\"} 1",
+        "muster_agent_model_loaded{model=\"slow\"} 0",
+        "muster_agent_generation 7",
+        "muster_agent_connected 0",
+    ] {
+        assert!(text.lines().any(|here| here == line), "{line} is not in\n{text}");
+    }
+    // What a client made up, and what it asked.
+    assert!(!text.contains("made-up") && !text.contains("canary"), "{text}");
 }

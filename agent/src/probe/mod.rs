@@ -14,7 +14,7 @@ mod fingerprint;
 #[cfg(unix)]
 mod linux;
 mod macos;
-mod memory;
+pub(crate) mod memory;
 mod nvml;
 mod pci;
 pub mod raw;

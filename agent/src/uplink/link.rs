@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use super::Uplink;
+use super::orders::Told;
 use crate::backoff::Backoff;
 use crate::clock::{self, ClockError};
 use crate::connect::ConnectError;
@@ -26,6 +27,8 @@ use crate::tls::Protocol;
 const WELCOME: Duration = Duration::from_secs(15);
 /// At most one observed state in that time.
 const OBSERVED_EVERY: Duration = Duration::from_millis(250);
+/// News of ordered benchmarks at most so often.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// A message that cannot be sent for that long means a dead connection.
 const SEND: Duration = Duration::from_secs(20);
 /// The heartbeat may be set by the controller, but never be busier than this.
@@ -140,6 +143,9 @@ impl Uplink {
             heard_at: Instant::now(),
             observed_at: Instant::now(),
             observed_due: true,
+            progress_at: Instant::now(),
+            progress_due: true,
+            told: Told::new(),
             renewals: JoinSet::new(),
             renew_at: Instant::now() + self.until_renewal(),
         };
@@ -153,7 +159,7 @@ impl Uplink {
                 message = inbound.message() => match message {
                     Ok(Some(wire::ToAgent { message })) => {
                         link.heard_at = Instant::now();
-                        self.handle(message, &sender).await?;
+                        self.handle(message, &sender, &mut link.told).await?;
                     }
                     Ok(None) => return Err(LinkError::Lost),
                     Err(status) => return Err(ended(status)),
@@ -184,6 +190,15 @@ impl Uplink {
                     link.observed_at = Instant::now() + OBSERVED_EVERY;
                     let observed = self.upward.observed.borrow_and_update().clone();
                     sender.send(from_agent::Message::Observed(observed.into())).await?;
+                }
+                () = self.orders.changed(), if !link.progress_due => link.progress_due = true,
+                // After the benchmark's own arm, so that a result is there before it is said to be.
+                () = tokio::time::sleep_until(link.progress_at), if link.progress_due => {
+                    link.progress_due = false;
+                    link.progress_at = Instant::now() + PROGRESS_EVERY;
+                    for progress in self.orders.untold(&mut link.told) {
+                        sender.send(from_agent::Message::BenchmarkProgress(progress)).await?;
+                    }
                 }
                 () = tokio::time::sleep_until(link.renew_at), if link.renewals.is_empty() => {
                     self.start_renewal(&mut link.renewals, channel.clone());
@@ -223,7 +238,12 @@ impl Uplink {
         })
     }
 
-    async fn handle(&mut self, message: Option<to_agent::Message>, sender: &Sender) -> Result<(), LinkError> {
+    async fn handle(
+        &mut self,
+        message: Option<to_agent::Message>,
+        sender: &Sender,
+        told: &mut Told,
+    ) -> Result<(), LinkError> {
         match message {
             Some(to_agent::Message::DesiredState(state)) => self.take_desired(state, sender).await,
             Some(to_agent::Message::Challenge(wire::Challenge { nonce })) => {
@@ -237,8 +257,8 @@ impl Uplink {
                 let _ = self.survey.try_send(SurveyRequest::Inventory);
                 Ok(())
             }
-            Some(to_agent::Message::BenchmarkRequest(wire::BenchmarkRequest { quick })) => {
-                let _ = self.survey.try_send(SurveyRequest::Benchmark { quick, updates: None });
+            Some(to_agent::Message::BenchmarkRequest(request)) => {
+                self.orders.take(request, told);
                 Ok(())
             }
             // An acknowledgement only shows that the controller lives; a second welcome and what a newer controller
@@ -318,6 +338,11 @@ struct Open {
     /// When the next observed state may go.
     observed_at: Instant,
     observed_due: bool,
+    /// When the next news of an ordered benchmark may go.
+    progress_at: Instant,
+    progress_due: bool,
+    /// What was said of ordered benchmarks.
+    told: Told,
     renewals: JoinSet<Result<MachineCertificate, RenewError>>,
     renew_at: Instant,
 }

@@ -4,6 +4,7 @@
 //! controller. Everything else gets and gives its state through `watch` channels, so that nothing waits for the network.
 
 mod link;
+mod orders;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 pub use link::LinkError;
+pub use orders::Orders;
 
 use crate::backoff::Backoff;
 use crate::clock;
@@ -66,6 +68,8 @@ pub struct Uplink {
     pub upward: Upward,
     /// Hears what the controller wants to know.
     pub survey: mpsc::Sender<SurveyRequest>,
+    /// The benchmarks that the controller ordered.
+    pub orders: Orders,
     /// Hears whether the link is up.
     pub status: watch::Sender<LinkStatus>,
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::estimate::{WrittenDevice, WrittenExperts, WrittenLayers, WrittenSize};
-use crate::config::{WrittenBytes, WrittenDuration};
+use crate::config::{DEFAULT_METRICS_LISTEN, WrittenBytes, WrittenDuration};
 
 /// Runs the controller, and is the operator's command line for it.
 #[derive(Debug, Parser)]
@@ -67,6 +67,11 @@ pub(super) enum Command {
     /// Enrolled machines
     #[command(subcommand)]
     Machines(MachinesCommand),
+    /// Measure how fast machines are
+    ///
+    /// An order waits until its machine is online, for a day at most. A machine measures once at a time: an order joins one
+    /// that is open, unless it wants more.
+    Bench(BenchArgs),
     /// Models of the catalog
     #[command(subcommand)]
     Models(ModelsCommand),
@@ -93,6 +98,29 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
+pub(super) struct BenchArgs {
+    /// Hostname, id, or a prefix of the id that is unique
+    #[arg(value_name = "MACHINE", required_unless_present_any = ["group", "all"], conflicts_with = "all")]
+    pub machines: Vec<String>,
+    /// Every machine of this group
+    #[arg(long, value_name = "GROUP", conflicts_with = "all")]
+    pub group: Option<String>,
+    /// Every accepted machine
+    #[arg(long)]
+    pub all: bool,
+    /// A few seconds only
+    #[arg(long)]
+    pub quick: bool,
+    /// With minutes of load
+    #[arg(long, conflicts_with = "quick")]
+    pub full: bool,
+    /// Wait for the results, and fail if one does not come
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     /// Where agents and remote operators connect; port 0 takes a free one [default: 0.0.0.0:7433]
     #[arg(long, value_name = "ADDR", env = "MUSTER_LISTEN")]
@@ -106,6 +134,15 @@ pub(super) struct ServeArgs {
     /// Connections at the same time [default: 20000]
     #[arg(long, value_name = "N", env = "MUSTER_MAX_CONNECTIONS")]
     pub max_connections: Option<usize>,
+    /// Where figures for Prometheus are served, over plain HTTP at /metrics; without ADDR 127.0.0.1:7434 [default: nowhere]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        num_args = 0..=1,
+        default_missing_value = DEFAULT_METRICS_LISTEN,
+        env = "MUSTER_METRICS_LISTEN"
+    )]
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -271,7 +308,8 @@ pub(super) struct EstimateArgs {
 
     /// Context over all sequences, as llama-server -c [default: what the model was trained with, or as much of it as
     /// fits, 4096 at least]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2_147_483_647), help_heading = "Settings")]
+    // Past it llama.cpp's list of cells alone takes gigabytes of main memory, in a dry run too.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_777_216), help_heading = "Settings")]
     pub ctx: Option<u32>,
     /// Sequences answered at the same time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256), help_heading = "Settings")]

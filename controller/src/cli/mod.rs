@@ -5,6 +5,7 @@
 
 mod admin;
 mod args;
+mod bench;
 mod connect;
 mod estimate;
 mod events;
@@ -123,6 +124,7 @@ async fn ask(global: &args::Global, command: Command, output: &Output) -> Result
     match command {
         Command::Token(command) => token::run(&mut client, command, output).await,
         Command::Machines(command) => machines::run(&mut client, command, output).await,
+        Command::Bench(arguments) => bench::run(&mut client, arguments, output).await,
         Command::Models(command) => models::run(&mut client, command, output).await,
         Command::Policy(command) => policy::run(&mut client, command, output).await,
         Command::Plan(args::PlanCommand::Show { machine }) => plan::show(&mut client, machine, output).await,

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use bytes::{Bytes as RawBytes, BytesMut};
 use indicatif::{ProgressBar, ProgressStyle};
 use muster_engine::gguf::GgufHeader;
-use muster_engine::quantizations::Quantization;
 use muster_proto::wire::{self, import_model_progress, import_model_request, quantize_model_request};
 use muster_proto::{Bytes, Model};
 use muster_reports::{model_page, models_table};
@@ -19,7 +18,7 @@ use tonic::Streaming;
 use super::args::{Making, ModelsCommand};
 use super::output::Output;
 use super::{Client, Failure};
-use crate::catalog::{ImportError, check_name, check_quantization, name_from};
+use crate::catalog::{check_name, check_quantization, name_from};
 
 /// Bytes of a file in one message.
 const CHUNK: usize = 1 << 20;
@@ -30,10 +29,7 @@ pub(super) fn check_usage(name: Option<&str>, quantize: &[String], imatrix: Opti
         check_name(name).map_err(|error| Failure::usage(error.to_string()))?;
     }
     for quantization in quantize {
-        let name = check_quantization(quantization).map_err(|error| Failure::usage(error.to_string()))?;
-        if imatrix.is_none() && Quantization::from_name(name).is_some_and(|known| known.needs_imatrix) {
-            return Err(Failure::usage(ImportError::NeedsImatrix(name).to_string()));
-        }
+        check_quantization(quantization, imatrix.is_some()).map_err(|error| Failure::usage(error.to_string()))?;
     }
     Ok(())
 }

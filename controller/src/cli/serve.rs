@@ -24,6 +24,7 @@ fn config(global: &Global, arguments: &ServeArgs) -> Result<ServeConfig, Failure
     let reserve = arguments.blob_reserve.or(file.blob_reserve);
     config.blob_reserve = reserve.map_or(config.blob_reserve, |written| written.0);
     config.max_connections = arguments.max_connections.or(file.max_connections).unwrap_or(config.max_connections);
+    config.metrics_listen = arguments.metrics_listen.or(file.metrics_listen);
     if config.certificate_lifetime < SHORTEST_CERTIFICATE_LIFETIME {
         let shortest = SHORTEST_CERTIFICATE_LIFETIME.as_secs();
         return Err(Failure::usage(format!("certificates that last less than {shortest} s cannot be renewed in time")));
@@ -55,7 +56,9 @@ async fn serve(config: ServeConfig) -> Result<(), Failure> {
     let shutdown = stop_on_signal()?;
     let app = App::build(config).await.map_err(|error| Failure::of(&error))?;
     let mut stdout = std::io::stdout();
-    let ready = writeln!(stdout, "listening on {}", app.address()).and_then(|()| stdout.flush());
+    let ready = writeln!(stdout, "listening on {}", app.address())
+        .and_then(|()| app.metrics_address().map_or(Ok(()), |own| writeln!(stdout, "metrics on http://{own}/metrics")))
+        .and_then(|()| stdout.flush());
     ready.map_err(|error| Failure::new(format!("cannot write to standard output: {error}")))?;
     tracing::info!(address = %app.address(), ca = %app.ca_fingerprint(), "the controller is up");
     app.run(shutdown).await.map_err(|error| Failure::of(&error))?;

@@ -1,6 +1,6 @@
 //! `Admin`: for operators.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes as RawBytes;
@@ -8,8 +8,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use muster_proto::wire::admin_server::Admin;
 use muster_proto::wire::{self, import_model_progress, import_model_request, quantize_model_request};
 use muster_proto::{
-    AdminName, AdminRecord, Bytes, ControllerStatus, DeploymentState, EnrolmentState, IdError, Machine, MachineId,
-    Model, PROTOCOL_VERSION, Policy, TokenId,
+    AdminName, AdminRecord, BenchOrder, BenchmarkKind, Bytes, ControllerStatus, DeploymentState, EnrolmentState,
+    IdError, Machine, MachineId, Model, PROTOCOL_VERSION, Policy, TokenId,
 };
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -17,16 +17,19 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{Services, import_status, internal, operator, store_status};
+use crate::benches::{Benches, machines_of_group};
 use crate::blobs::Staged;
 use crate::ca::CertificateRequest;
 use crate::catalog::{ImportError, ImportProgress, ImportRequest, Progress};
-use crate::catalog_quality::ImatrixFile;
 use crate::enrol::TokenRequest;
 use crate::identity::Subject;
 use crate::store::{Event, Found};
 
 /// Most quantizations in one import.
 const QUANTIZE_MAX: usize = 64;
+
+/// How often a reader hears of ordered benchmarks at most.
+const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 
 /// How something long of the catalog goes.
 type ImportStream = ReceiverStream<Result<wire::ImportModelProgress, Status>>;
@@ -55,12 +58,27 @@ impl AdminService {
         Ok(machines)
     }
 
-    async fn push_imatrix(&self, matrix: &mut Option<ImatrixFile>, part: RawBytes) -> Result<(), Status> {
-        if matrix.is_none() {
-            *matrix = Some(self.services.catalog.imatrix_file().await.map_err(|error| import_status(&error))?);
+    /// The importance matrix of so many bytes that the next messages carry; `part` is what one of them has of it.
+    async fn imatrix<M: Send>(
+        &self,
+        size: u64,
+        incoming: &mut Streaming<M>,
+        part: impl Fn(M) -> Option<RawBytes> + Send + Sync,
+    ) -> Result<Option<Staged>, Status> {
+        if size == 0 {
+            return Ok(None);
         }
-        let file = matrix.as_mut().expect("made above");
-        file.push(part).await.map_err(|error| import_status(&ImportError::Imatrix(error)))
+        let failure = |error| import_status(&ImportError::Imatrix(error));
+        let mut file = self.services.catalog.imatrix_file().await.map_err(|error| import_status(&error))?;
+        let mut missing = size;
+        while missing > 0 {
+            let Some(part) = incoming.message().await?.and_then(&part) else {
+                return Err(Status::invalid_argument(format!("{missing} bytes of the importance matrix did not come")));
+            };
+            missing = missing.saturating_sub(part.len() as u64);
+            file.push(part).await.map_err(failure)?;
+        }
+        file.finish().await.map(Some).map_err(failure)
     }
 
     /// Runs something long of the catalog and tells how it goes, until it is done or nobody listens any more.
@@ -102,6 +120,45 @@ impl AdminService {
         }
     }
 
+    /// The accepted machines that an order is for, with their names.
+    async fn bench_targets(&self, request: &wire::BenchMachinesRequest) -> Result<Vec<(MachineId, String)>, Status> {
+        let wire::BenchMachinesRequest { machines: words, group, all, .. } = request;
+        if words.len() > wire::LIST_MAX {
+            return Err(Status::invalid_argument(format!("at most {} machines by name", wire::LIST_MAX)));
+        }
+        let store = &self.services.store;
+        let known = store.machines().await.map_err(|error| store_status(&error))?;
+        let known: BTreeMap<MachineId, (String, EnrolmentState)> =
+            known.into_iter().map(|machine| (machine.id, (machine.hostname, machine.enrolment))).collect();
+        let mut wanted = BTreeSet::new();
+        for word in words {
+            let machine = self.find(word.clone()).await?;
+            let state = known.get(&machine).map(|(_, state)| *state);
+            if state != Some(EnrolmentState::Accepted) {
+                let state = state.map_or_else(|| "gone".to_owned(), |state| state.to_string());
+                return Err(Status::failed_precondition(format!(
+                    "machine {word:?} is {state}: only accepted machines are measured"
+                )));
+            }
+            wanted.insert(machine);
+        }
+        if !group.is_empty() {
+            let members = machines_of_group(store, group).await.map_err(|error| store_status(&error))?;
+            if members.is_empty() {
+                return Err(Status::not_found(format!("no machine is in group {group:?}")));
+            }
+            wanted.extend(members);
+        }
+        if *all {
+            wanted.extend(known.keys());
+        } else if wanted.is_empty() {
+            return Err(Status::invalid_argument("say which machines to measure"));
+        }
+        let accepted =
+            known.into_iter().filter(|(id, (_, state))| wanted.contains(id) && *state == EnrolmentState::Accepted);
+        Ok(accepted.map(|(id, (hostname, _))| (id, hostname)).collect())
+    }
+
     async fn machine(&self, machine: MachineId) -> Result<Response<wire::Machine>, Status> {
         let found = self.services.store.machine(machine).await.map_err(|error| store_status(&error))?;
         let mut found = found.ok_or_else(|| Status::not_found(format!("no machine {machine}")))?;
@@ -109,8 +166,16 @@ impl AdminService {
             found.online = true;
             found.last_seen = found.last_seen.max(Some(*seen));
         }
+        found.bench_order = self.services.benches.of(machine);
         Ok(Response::new(found.into()))
     }
+}
+
+fn check_count(quantize: &[String]) -> Result<(), Status> {
+    if quantize.len() > QUANTIZE_MAX {
+        return Err(Status::invalid_argument(format!("at most {QUANTIZE_MAX} quantizations at once")));
+    }
+    Ok(())
 }
 
 fn id_status(error: &IdError) -> Status {
@@ -121,6 +186,47 @@ fn id_status(error: &IdError) -> Status {
 impl Admin for AdminService {
     type ImportModelStream = ImportStream;
     type QuantizeModelStream = ImportStream;
+    type BenchMachinesStream = ReceiverStream<Result<wire::BenchOrder, Status>>;
+
+    async fn bench_machines(
+        &self,
+        request: Request<wire::BenchMachinesRequest>,
+    ) -> Result<Response<Self::BenchMachinesStream>, Status> {
+        let actor = operator(&request)?;
+        let request = request.into_inner();
+        let kind = match request.kind {
+            0 => BenchmarkKind::Standard,
+            kind => BenchmarkKind::from_number(kind),
+        };
+        if matches!(kind, BenchmarkKind::Unrecognized(_)) {
+            return Err(Status::invalid_argument("this controller does not know that kind of benchmark"));
+        }
+        let targets = self.bench_targets(&request).await?;
+        let benches = self.services.benches.clone();
+        let orders = benches.order(targets, kind, &actor).await.map_err(|error| store_status(&error))?;
+        let (outgoing, messages) = mpsc::channel(16);
+        let shutdown = self.services.shutdown.clone();
+        self.services.tasks.spawn(async move {
+            let follow = async {
+                for order in &orders {
+                    if outgoing.send(Ok(order.into())).await.is_err() {
+                        return;
+                    }
+                }
+                if request.wait {
+                    let told = orders.into_iter().map(|order| (order.machine, order)).collect();
+                    follow_orders(benches, told, outgoing.clone()).await;
+                }
+            };
+            tokio::select! {
+                () = follow => {}
+                () = shutdown.cancelled() => {
+                    let _ = outgoing.send(Err(Status::unavailable("the controller is shutting down"))).await;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(messages)))
+    }
 
     async fn get_status(&self, request: Request<wire::GetStatusRequest>) -> Result<Response<wire::Status>, Status> {
         operator(&request)?;
@@ -263,24 +369,15 @@ impl Admin for AdminService {
             return Err(Status::invalid_argument("the first message must say what comes"));
         };
         let wire::ImportModelStart { size, name, quantize, bundled, no_quality, imatrix_size } = start;
-        if quantize.len() > QUANTIZE_MAX {
-            return Err(Status::invalid_argument(format!("at most {QUANTIZE_MAX} quantizations at once")));
-        }
+        check_count(&quantize)?;
         let name = Some(name).filter(|name| !name.is_empty());
         let size = Bytes::new(size);
         let wanted = ImportRequest { size, name, quantize, bundled, no_quality, requantize: false };
-        let mut matrix: Option<ImatrixFile> = None;
-        let mut missing = imatrix_size;
-        while missing > 0 {
-            let Some(wire::ImportModelRequest { message: Some(import_model_request::Message::Imatrix(part)) }) =
-                incoming.message().await?
-            else {
-                return Err(Status::invalid_argument(format!("{missing} bytes of the importance matrix did not come")));
-            };
-            missing = missing.saturating_sub(part.len() as u64);
-            self.push_imatrix(&mut matrix, part).await?;
-        }
-        let imatrix = finish_imatrix(matrix).await?;
+        let part = |message: wire::ImportModelRequest| match message.message {
+            Some(import_model_request::Message::Imatrix(part)) => Some(part),
+            _ => None,
+        };
+        let imatrix = self.imatrix(imatrix_size, &mut incoming, part).await?;
         let chunks = incoming.map_err(|status| status.message().to_owned()).filter_map(|message| async {
             match message {
                 Ok(wire::ImportModelRequest { message: Some(import_model_request::Message::Chunk(chunk)) }) => {
@@ -306,22 +403,13 @@ impl Admin for AdminService {
             return Err(Status::invalid_argument("the first message must say what is wanted"));
         };
         let wire::QuantizeModelStart { name, quantize, no_quality, requantize, imatrix_size } = start;
-        if quantize.len() > QUANTIZE_MAX {
-            return Err(Status::invalid_argument(format!("at most {QUANTIZE_MAX} quantizations at once")));
-        }
+        check_count(&quantize)?;
         let wanted = ImportRequest { name: Some(name), quantize, no_quality, requantize, ..ImportRequest::default() };
-        let mut matrix: Option<ImatrixFile> = None;
-        let mut missing = imatrix_size;
-        while missing > 0 {
-            let Some(wire::QuantizeModelRequest { message: Some(quantize_model_request::Message::Imatrix(part)) }) =
-                incoming.message().await?
-            else {
-                return Err(Status::invalid_argument(format!("{missing} bytes of the importance matrix did not come")));
-            };
-            missing = missing.saturating_sub(part.len() as u64);
-            self.push_imatrix(&mut matrix, part).await?;
-        }
-        let imatrix = finish_imatrix(matrix).await?;
+        let part = |message: wire::QuantizeModelRequest| match message.message {
+            Some(quantize_model_request::Message::Imatrix(part)) => Some(part),
+            _ => None,
+        };
+        let imatrix = self.imatrix(imatrix_size, &mut incoming, part).await?;
         let catalog = self.services.catalog.clone();
         Ok(self.follow(move |progress| async move { catalog.quantize_model(wanted, imatrix, &progress, actor).await }))
     }
@@ -441,10 +529,40 @@ impl Admin for AdminService {
     }
 }
 
-async fn finish_imatrix(matrix: Option<ImatrixFile>) -> Result<Option<Staged>, Status> {
-    let Some(matrix) = matrix else { return Ok(None) };
-    let staged = matrix.finish().await.map_err(|error| import_status(&ImportError::Imatrix(error)))?;
-    Ok(Some(staged))
+/// Tells each change of these orders until all have ended or nobody listens.
+async fn follow_orders(
+    benches: Benches,
+    mut told: BTreeMap<MachineId, BenchOrder>,
+    outgoing: mpsc::Sender<Result<wire::BenchOrder, Status>>,
+) {
+    let mut watched = benches.watch();
+    loop {
+        let changed: Vec<BenchOrder> = {
+            let orders = watched.borrow_and_update();
+            let news = |told: &BenchOrder| {
+                let now = orders.get(&told.machine).filter(|now| *now != told)?;
+                // One that was replaced by another, which wants more, ends with that.
+                Some(now.clone())
+            };
+            told.values().filter_map(news).collect()
+        };
+        for order in changed {
+            told.insert(order.machine, order.clone());
+            if outgoing.send(Ok(order.into())).await.is_err() {
+                return;
+            }
+        }
+        if told.values().all(|order| order.state.has_ended()) {
+            return;
+        }
+        // Cancel-safe: `changed` loses no change, and the rest holds nothing.
+        tokio::select! {
+            changed = watched.changed() => if changed.is_err() { return },
+            () = outgoing.closed() => return,
+        }
+        // A fleet changes all the time; a reader needs no more than this.
+        tokio::time::sleep(FOLLOW_EVERY).await;
+    }
 }
 
 fn progress_message(progress: ImportProgress) -> wire::ImportModelProgress {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use muster_proto::wire::agent_link_server::AgentLink;
 use muster_proto::wire::{self, from_agent, to_agent};
-use muster_proto::{Benchmark, Inventory, MachineId, Observed, PROTOCOL_VERSION, Timestamp, check_peer_protocol};
+use muster_proto::{
+    BenchOrderId, BenchOrderState, Benchmark, BenchmarkKind, Inventory, MachineId, Observed, PROTOCOL_VERSION,
+    Timestamp, check_peer_protocol,
+};
 use prost::Message as _;
 use ring::digest::{SHA256, digest};
 use tokio::sync::{mpsc, oneshot};
@@ -14,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::enrolment::enrol_response;
 use super::{Services, enrol_status, machine, store_status};
+use crate::benches::Progress;
 use crate::enrol::is_hostname;
 use crate::identity::Identity;
 use crate::links::{Claim, Session};
@@ -30,6 +34,9 @@ const MISSED_HEARTBEATS: u32 = 3;
 
 /// Messages to a machine that wait; each is small.
 const QUEUED: usize = 8;
+
+/// Longest text of a step or a reason, in characters.
+const PROGRESS_TEXT: usize = 500;
 
 /// What opening a stream takes of a machine's allowance: two events in the audit log, and perhaps a challenge.
 const OPENING: f64 = 5.0;
@@ -169,7 +176,16 @@ async fn converse(
         HelloFacts { machine, hostname: hello.hostname.clone(), agent_version: hello.agent_version.clone(), at: now };
     services.store.note_hello(facts).await.map_err(|error| store_status(&error))?;
     tracing::info!(%machine, hostname = %hello.hostname, "a machine is online");
-    let mut stream = Link { services, machine, outgoing, claim, sent: None, refused: false, challenges: Vec::new() };
+    let mut stream = Link {
+        services,
+        machine,
+        outgoing,
+        claim,
+        sent: None,
+        bench_sent: None,
+        refused: false,
+        challenges: Vec::new(),
+    };
     let ended = stream.run(&hello, &mut incoming, &session).await;
     let why = match &ended {
         Ok(()) => "it hung up".to_owned(),
@@ -189,6 +205,8 @@ struct Link<'a> {
     claim: Claim,
     /// The newest generation that the machine holds or was sent.
     sent: Option<u64>,
+    /// The order of a benchmark that it was sent on this stream.
+    bench_sent: Option<BenchOrderId>,
     /// Whether the machine could not take what it was sent, e.g. for a full disk: it is sent again at the next heartbeat.
     refused: bool,
     /// Challenges that wait for their answers: one for each stream that wants the identity at the moment.
@@ -215,6 +233,7 @@ impl Link<'_> {
         };
         send(self.outgoing, to_agent::Message::Welcome(welcome)).await?;
         self.compare(hello.held_generation, &hello.held_digest).await?;
+        self.send_bench().await?;
         let mut silent_at = Instant::now() + heartbeat * MISSED_HEARTBEATS;
         // A machine that says too much waits: what it sends ahead stays in its own buffers.
         let mut ready_at = Instant::now();
@@ -246,6 +265,7 @@ impl Link<'_> {
                 changed = self.claim.wake.changed() => {
                     if changed.is_ok() {
                         self.send_desired().await?;
+                        self.send_bench().await?;
                     }
                 }
                 // Only to compute the deadline anew.
@@ -313,6 +333,21 @@ impl Link<'_> {
         send(self.outgoing, to_agent::Message::DesiredState(state.into())).await
     }
 
+    /// Sends the order of a benchmark that is open, once on this stream.
+    async fn send_bench(&mut self) -> Result<(), Status> {
+        let Some(order) = self.services.benches.due(self.machine).filter(|order| self.bench_sent != Some(order.id))
+        else {
+            return Ok(());
+        };
+        self.bench_sent = Some(order.id);
+        let request = wire::BenchmarkRequest {
+            quick: order.kind == BenchmarkKind::Quick,
+            kind: order.kind.number(),
+            order: order.id.as_bytes().to_vec().into(),
+        };
+        send(self.outgoing, to_agent::Message::BenchmarkRequest(request)).await
+    }
+
     async fn take(&mut self, message: from_agent::Message) -> Result<(), Status> {
         let services = self.services;
         let (machine, now) = (self.machine, self.now());
@@ -364,6 +399,10 @@ impl Link<'_> {
                 self.refused = true;
                 return Ok(());
             }
+            from_agent::Message::BenchmarkProgress(progress) => match progress_of(progress) {
+                Some(progress) => services.benches.note(machine, progress).await,
+                None => return Err(Status::invalid_argument("the progress of a benchmark cannot be read")),
+            },
             // One Hello is enough; a second one changes nothing.
             from_agent::Message::Hello(_) => Ok(()),
         };
@@ -373,4 +412,17 @@ impl Link<'_> {
 
 fn refused(what: &str, error: &wire::ConversionError) -> Status {
     Status::invalid_argument(format!("the {what} cannot be read: {error}"))
+}
+
+/// What a machine says of an ordered benchmark; `None` if it cannot be meant.
+fn progress_of(message: wire::BenchmarkProgress) -> Option<Progress> {
+    let wire::BenchmarkProgress { order, state, step, fraction, reason } = message;
+    let short = |text: String| text.chars().filter(|c| !c.is_control()).take(PROGRESS_TEXT).collect();
+    Some(Progress {
+        id: BenchOrderId::try_from(order.as_ref()).ok()?,
+        state: BenchOrderState::from_number(state),
+        step: short(step),
+        fraction: Some(fraction).filter(|fraction| fraction.is_finite())?,
+        reason: reason.map(short),
+    })
 }

@@ -22,12 +22,14 @@ use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::{Code, Request, Status};
 
+use crate::benches::Benches;
 use crate::blobs::{self, BlobError, BlobRoute, Blobs};
 use crate::catalog::{Catalog, ImportError};
 use crate::clock::Clock;
 use crate::enrol::{EnrolError, Enroller};
 use crate::identity::{Caller, Gate, authorize};
 use crate::links::Links;
+use crate::metrics::{self, Metrics};
 use crate::replan::ReplanHandle;
 use crate::store::{Actor, Store, StoreError};
 
@@ -51,6 +53,8 @@ pub(crate) struct Services {
     pub enroller: Enroller,
     pub catalog: Catalog,
     pub replan: ReplanHandle,
+    pub benches: Benches,
+    pub metrics: Arc<Metrics>,
     pub facts: Arc<ControllerFacts>,
     /// What runs for longer than its request.
     pub tasks: TaskTracker,
@@ -83,6 +87,7 @@ impl Services {
         let route = format!("{}{{hex}}", blobs::ROUTE_PREFIX);
         grpc.merge(Router::new().route(&route, get(blobs::serve)).with_state(files))
             .layer(from_fn_with_state(gate, authorize))
+            .layer(from_fn_with_state(Arc::clone(&self.metrics), metrics::count))
     }
 }
 

@@ -79,6 +79,7 @@ fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
             benchmark: None,
             desired_generation: amount(row.get(9)?),
             observed: None,
+            bench_order: None,
         },
         inventory: row.get(6)?,
         benchmark: row.get(7)?,

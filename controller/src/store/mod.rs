@@ -8,7 +8,9 @@
 
 mod admins;
 mod audit;
+mod bench_orders;
 mod desired;
+mod fleet;
 mod machines;
 mod models;
 mod policy;
@@ -28,6 +30,7 @@ use rusqlite::types::Type;
 pub use admins::AdminStanding;
 pub use audit::{Actor, Event};
 pub use desired::{Desired, Held, HeldOutcome};
+pub use fleet::FleetCounts;
 pub use machines::{Found, HelloFacts, MachineKey, Standing};
 pub use models::{ArtifactRecord, ModelFacts, NewArtifact, PutArtifact};
 pub use predictions::LedgerEntry;

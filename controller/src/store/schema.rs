@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::StoreError;
 
 /// Each brings the database one version further. Never changed once released, only added to.
-pub(super) const MIGRATIONS: &[&str] = &[INITIAL, QUALITY];
+pub(super) const MIGRATIONS: &[&str] = &[INITIAL, QUALITY, BENCH_ORDERS];
 
 const INITIAL: &str = "
 CREATE TABLE machines (
@@ -126,6 +126,14 @@ CREATE TABLE audit (
 
 /// How far an artifact is from what it was made from, as JSON; null where that was not measured.
 const QUALITY: &str = "ALTER TABLE artifacts ADD COLUMN quality TEXT;";
+
+/// The newest order to benchmark each machine, as JSON.
+const BENCH_ORDERS: &str = "
+CREATE TABLE bench_orders (
+    machine TEXT PRIMARY KEY REFERENCES machines(id),
+    record TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
 
 /// A connection with the settings that every connection has.
 pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {

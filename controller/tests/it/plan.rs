@@ -8,7 +8,8 @@ use muster_controller::plan::{PlanArtifact, PlanInput, PlanMachine, PlanModel, S
 use muster_proto::{
     Artifact, ArtifactSource, AssignmentId, BenchModel, BenchPoint, Benchmark, Bytes, ContextTokens, Cpu, Device,
     DeviceKind, DeviceMemory, Disk, Divergence, Inventory, MachineId, Memory, MemoryNeed, ModelDigest, Os, Plan,
-    Policy, Quality, RejectionReason, RolePolicy, Spread, Statistic, Timestamp, TokensPerSecond,
+    Policy, Quality, RejectionReason, RolePolicy, Spread, Statistic, Timestamp, TokensPerSecond, TypicalFree,
+    TypicalUse,
 };
 use proptest::prelude::*;
 
@@ -125,6 +126,71 @@ fn the_most_bits_that_fit_win_and_the_others_say_why() {
     };
     let expected = ["needs 2.3 GiB on CUDA0, 1.9 GiB is free", "chosen", "would run, but Q8_0 is better"];
     assert_eq!(verdicts(&input), expected);
+}
+
+/// Of main memory and of CUDA0, in MiB.
+fn typical(host: u64, gpu: u64) -> TypicalUse {
+    TypicalUse {
+        since: Timestamp::from_unix_millis(0),
+        until: Timestamp::from_unix_millis(86_400_000),
+        samples: 1000,
+        memory_available: Bytes::from_mib(host),
+        devices: vec![TypicalFree { device: "CUDA0".to_owned(), free: Bytes::from_mib(gpu) }],
+    }
+}
+
+#[test]
+fn a_desk_in_use_counts_and_not_an_empty_one() {
+    let artifacts = vec![artifact(2, "Q4_K_M", 500, 4.8), artifact(3, "Q8_0", 1000, 8.5)];
+    let sizings = [(3, need(&[("CUDA0", 1400)], 100)), (2, need(&[("CUDA0", 900)], 100))];
+    let mut input = PlanInput {
+        policy: Some(policy(&["m"], 4096, None)),
+        models: vec![model("m", 8192, artifacts)],
+        machines: vec![machine(inventory(4000, &[("CUDA0", Some(2500))], 9000), &sizings)],
+    };
+    let mut with = |typical: TypicalUse| {
+        let inventory = input.machines[0].inventory.as_mut().expect("one");
+        inventory.hardware.typical = Some(typical);
+        verdicts(&input)
+    };
+    assert_eq!(with(typical(4000, 1500)), ["needs 1.4 GiB on CUDA0, 988.0 MiB is typically free", "chosen"]);
+    assert_eq!(
+        with(typical(600, 2500)),
+        ["needs 100.0 MiB on Host, 88.0 MiB is typically free", "needs 100.0 MiB on Host, 88.0 MiB is typically free"]
+    );
+    // More than is free now is of no use now, and of another device it says nothing.
+    assert_eq!(with(typical(9000, 9000)), ["chosen", "would run, but Q8_0 is better"]);
+    let mut other = typical(4000, 0);
+    other.devices[0].device = "CUDA1".to_owned();
+    assert_eq!(with(other), ["chosen", "would run, but Q8_0 is better"]);
+}
+
+#[test]
+fn estimates_for_a_machine_ask_about_the_same_memory() {
+    let mut inventory = inventory(4000, &[("CUDA0", Some(2500))], 9000);
+    inventory.devices[1].memory_total = Some(Bytes::from_mib(8000));
+    let asked = |inventory: &Inventory| {
+        (muster_engine::estimate::machine_devices(inventory)[0].memory, inventory.memory_to_plan())
+    };
+    assert_eq!(asked(&inventory), (Bytes::from_mib(2500), Bytes::from_mib(4000)));
+    inventory.hardware.typical = Some(typical(3000, 1500));
+    assert_eq!(asked(&inventory), (Bytes::from_mib(1500), Bytes::from_mib(3000)));
+}
+
+#[test]
+fn a_plan_that_forgets_what_is_typical_is_no_plan() {
+    let sizings = [(3, need(&[("CUDA0", 1400)], 100))];
+    let mut input = PlanInput {
+        policy: Some(policy(&["m"], 4096, None)),
+        models: vec![model("m", 8192, vec![artifact(3, "Q8_0", 1000, 8.5)])],
+        machines: vec![machine(inventory(4000, &[("CUDA0", Some(2500))], 9000), &sizings)],
+    };
+    let careless = plan(&input);
+    assert_eq!(check(&input, &careless), []);
+    for usual in [typical(4000, 1500), typical(600, 2500)] {
+        input.machines[0].inventory.as_mut().expect("one").hardware.typical = Some(usual);
+        assert_eq!(check(&input, &careless).len(), 1);
+    }
 }
 
 #[test]

@@ -96,14 +96,14 @@ fn row(value: &Value, facts: &BTreeMap<String, ModelFacts>) -> Result<Option<Row
     if let Some(ubatch) = value["n_ubatch"].as_u64() {
         question.ubatch = u32::try_from(ubatch)?;
     }
-    if !decode {
-        // For decoding, sources give the fewest threads that reach the best speed, which says nothing of fewer.
+    if !decode || backend == Backend::Cpu {
         question.threads = value["threads"].as_u64().map(u32::try_from).transpose()?;
     }
     question.built = number("year");
     if text("engine").starts_with("ik_") {
         question.engine = Engine::IkLlamaCpp;
     }
+    question.first_matrix_extension = text("settings") == "KHR_coopmat";
     let devices = number("n_devices").unwrap_or(1.0).max(1.0);
     let split = matches!(text("offload"), "partial" | "experts_cpu");
     if split {

@@ -1,8 +1,8 @@
 //! Learning the parameters: penalized least squares of the logarithm of the error, robust, by Gauss and Newton.
 //!
 //! A parameter is pulled to zero (to the one above it) with a strength that depends on its level, so that an
-//! architecture's own value moves only as far as its measurements carry it. Every device weighs the square root of its
-//! number of rows.
+//! architecture's own value moves only as far as its measurements carry it. A row weighs the less
+//! the more rows its device has ([`CROWDED`]).
 
 use std::collections::BTreeMap;
 
@@ -15,6 +15,9 @@ use super::data::Row;
 const ROBUST: f64 = 0.05;
 /// What a row's error is compared with the pull to zero: a typical scatter between sources.
 const SCATTER: f64 = 0.10;
+/// The power of a device's number of rows by which each counts less: rows of one device share its deviation, but tell
+/// models and types apart.
+const CROWDED: f64 = 0.25;
 
 /// Rows with their parameters as indices.
 pub struct Problem<'a> {
@@ -70,7 +73,7 @@ impl<'a> Problem<'a> {
         }
         let used: Vec<&(&Row, Vec<Indexed>)> =
             self.rows.iter().filter(|(row, _)| Some(row.device.key.as_str()) != without).collect();
-        let weight = |row: &Row| 1.0 / counts[row.device.key.as_str()].sqrt() / SCATTER.powi(2);
+        let weight = |row: &Row| counts[row.device.key.as_str()].powf(-CROWDED) / SCATTER.powi(2);
         let loss = |values: &[f64]| {
             let data: f64 = used
                 .iter()
@@ -205,7 +208,21 @@ fn centre(name: &str) -> f64 {
         // FP16 pairs in place of the dot product: half the products an instruction.
         "p.matmul.unit.scalar" => 0.7,
         // Of twice the matrix rate, two thirds arrive.
-        "p.matmul.rate" => -0.6,
+        "p.matmul.rate.float" => -0.6,
+        // And of those of quantized types less, since shaders multiply the scales.
+        "p.matmul.rate" => -0.3,
+        // Instructions that exchange operands between lanes, beside the dot products of four bytes: 24 slots to 8.
+        "p.matmul.unit.emulated" => 1.4,
+        // Attention on the shaders, against matrix units of some four times their rate.
+        "p.attention.unit.tile" | "p.attention.unit.coopmat" | "p.attention.unit.xmx" => 1.0,
+        "p.attention.unit.shader" => 1.2,
+        // Half of the memory is behind the other processor's link, a third as fast; and for prefilling, two processors do
+        // not gain on one.
+        "d.sockets" => 0.5,
+        // Kernels that became one: some of a dense layer's, more of what routes to experts.
+        "d.launch.fused" => -0.2,
+        "d.launch.experts.fused" => -0.3,
+        "p.sockets" => 0.7,
         // Four fifths of the GPUs' overlap arrive.
         "p.pipeline" => -0.8,
         _ => 0.0,
@@ -226,16 +243,21 @@ fn freedom(name: &str) -> f64 {
         0.4
     } else if name.contains("attention") && level < 2 {
         0.6
+    } else if name.contains(".fused") {
+        if level == 0 { 0.3 } else { 0.2 }
     } else if name.contains(".unit.") {
-        if level == 0 { 0.6 } else { 0.1 }
+        if level == 0 { 0.8 } else { 0.1 }
+    } else if name.contains(".ik") && name.ends_with("/cpu") {
+        if name.matches('.').count() == 2 { 0.5 } else { 0.3 }
     } else if name.contains(".ik") {
         if name.matches('.').count() == 2 { 0.6 } else { 0.3 }
     } else if name.contains('@') {
         0.1
     } else if level == 1 && name.ends_with("/cpu") && (name.starts_with("d.compute.") || name.starts_with("p.matmul."))
     {
-        // Every type has kernels of its own there, and each instruction set some of them.
-        0.4
+        // Every type has kernels of its own there, and each instruction set some of them; memory hides less of that in
+        // prefilling.
+        if name.starts_with("p.") { 0.8 } else { 0.4 }
     } else if level == 2 {
         0.2
     } else if level == 1 {

@@ -66,8 +66,12 @@ pub fn run(load: &wire::Load, id: u64, outbox: &Outbox, requests: &Receiver<ToWo
 
 fn open(load: &wire::Load, id: u64, outbox: &Outbox) -> Result<(Model, wire::Settings), String> {
     let path = jobs::path_of(&load.path);
-    jobs::check_header(&path)?;
-    let settings = load.settings.ok_or("a load request without settings")?;
+    let header = jobs::check_header(&path)?;
+    let mut settings = load.settings.ok_or("a load request without settings")?;
+    if header.is_encoder() {
+        // It takes a whole text at once or not at all.
+        settings.batch = settings.ubatch;
+    }
     let mut told = -1.0;
     let progress = |fraction: f32| {
         if fraction - told < 0.01 {
@@ -77,7 +81,8 @@ fn open(load: &wire::Load, id: u64, outbox: &Outbox) -> Result<(Model, wire::Set
         outbox.progress(id, fraction, "")
     };
     let layout = jobs::layout_of(load.layout.as_ref());
-    let mut model = Model::open(&path, &jobs::settings_of(&settings, load.threads, None), &layout, progress)?;
+    let mut model =
+        Model::open(&path, &jobs::settings_of(&settings, header.is_encoder(), load.threads, None), &layout, progress)?;
     // First touch of the buffers is slow: here, not in the first answer.
     let token = BatchToken { token: 0, position: 0, sequence: 0, logits: true };
     model.decode(&[token])?;

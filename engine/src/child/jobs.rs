@@ -25,11 +25,13 @@ pub fn check_header(path: &Path) -> Result<GgufHeader, String> {
     })
 }
 
-/// The shim's settings, the same for sizing and loading.
-pub fn settings_of(settings: &wire::Settings, threads: u32, dry_run: Option<DryRun>) -> ffi::Settings {
+/// The shim's settings, the same for sizing and loading. `encoder` is what the file's header says.
+pub fn settings_of(settings: &wire::Settings, encoder: bool, threads: u32, dry_run: Option<DryRun>) -> ffi::Settings {
     let gpu_layers = settings.gpu_layers;
     let no_alloc = dry_run.is_some();
     let DryRun { phantoms, options } = dry_run.unwrap_or_default();
+    // No layers on a GPU means no GPU at all: llama.cpp would still compute long prompts on it, and take its memory.
+    let no_gpu = gpu_layers == Some(0) && !options.gpu_without_layers;
     ffi::Settings {
         context: settings.context,
         parallel: settings.parallel,
@@ -38,9 +40,8 @@ pub fn settings_of(settings: &wire::Settings, threads: u32, dry_run: Option<DryR
         kv_type: settings.kv_type,
         gpu_layers: gpu_layers.map_or(-1, |layers| i32::try_from(layers).unwrap_or(i32::MAX)),
         threads,
-        // No layers on a GPU means no GPU at all: llama.cpp would still compute long prompts on it, and take its memory.
-        cpu_only: gpu_layers == Some(0) || (no_alloc && !phantoms),
-        phantoms: phantoms && gpu_layers != Some(0),
+        cpu_only: no_gpu || (no_alloc && !phantoms),
+        phantoms: phantoms && !no_gpu,
         no_alloc,
         kv_unified: settings.kv_unified,
         flash_attention: settings.flash_attention,
@@ -50,6 +51,8 @@ pub fn settings_of(settings: &wire::Settings, threads: u32, dry_run: Option<DryR
         fit: options.fit,
         fit_min_context: options.fit_min_context,
         fit_margin: options.fit_margin,
+        fit_unmodified: options.unmodified_fit,
+        encoder,
     }
 }
 
@@ -96,7 +99,7 @@ pub fn devices() -> Reply {
 
 pub fn size(request: &wire::Size) -> Result<Reply, String> {
     let path = path_of(&request.path);
-    check_header(&path)?;
+    let header = check_header(&path)?;
     let phantoms: Vec<ffi::Phantom> = request
         .phantoms
         .iter()
@@ -111,11 +114,17 @@ pub fn size(request: &wire::Size) -> Result<Reply, String> {
         .collect();
     let options = request.options.unwrap_or_default();
     if !phantoms.is_empty() {
-        ffi::register_phantoms(&phantoms, options.earlier_builds)?;
+        let earlier = ffi::Earlier {
+            graphs: options.earlier_builds,
+            f32_masks: options.f32_masks,
+            copied_rows: options.copied_rows,
+        };
+        ffi::register_phantoms(&phantoms, &earlier)?;
     }
     let settings = request.settings.as_ref().ok_or("a size request without settings")?;
     let layout = layout_of(request.layout.as_ref());
-    let settings = settings_of(settings, 0, Some(DryRun { phantoms: !phantoms.is_empty(), options }));
+    let settings =
+        settings_of(settings, header.is_encoder(), 0, Some(DryRun { phantoms: !phantoms.is_empty(), options }));
     let model = ffi::Model::open(&path, &settings, &layout, |_| true)?;
     let facts = model.facts();
     Ok(Reply::Sized(wire::Sized {

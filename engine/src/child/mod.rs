@@ -14,6 +14,7 @@ mod outbox;
 mod profile;
 mod quality;
 mod quantize;
+mod trace;
 
 use std::io;
 use std::process::ExitCode;

@@ -4,25 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::jobs::{DryRun, check_header, path_of, settings_of};
 use super::outbox::Outbox;
+use super::trace::{Learnt, Recorder};
 use crate::ffi;
-use crate::profile::fit::{Sample, Tree, fit, fit_bands, size};
-use crate::profile::planes::Plane;
 use crate::profile::shape::{Rules, Shape, Wanted};
 use crate::profile::survey::{
-    Attention, BlockCache, BlockWeights, Cache, Curves, Layout, MODES, Placed, Survey, Weights, mode, runs,
+    Attention, BlockCache, BlockWeights, Cache, Layout, Placed, Survey, Traces, Weights, runs, unrolled,
 };
+use crate::profile::trace::{Choice, Place};
 use crate::wire::{self, from_worker::Reply};
 
-/// Intervals of partial offload at most.
-const MOST_PARTS: usize = 5;
-/// A curve is good when it misses no point by more, as a share.
-const GOOD: f64 = 2e-3;
-/// Rounds of checking at points that were not used, and of adding those that were missed.
+/// A record is met when no place misses its bytes by more, as a share.
+const GOOD: f64 = 1e-3;
+/// Rounds of checking at points that were not used, and of learning from them where one was missed.
 const ROUNDS: u32 = 3;
-/// Points in the first round; each later one has so many more, as something was missed.
+/// Points in a round.
 const CHECKS: u32 = 5;
-/// Sizes of micro-batches that get pieces of their own, where copies of weights are among the tensors.
-const BANDS: [u32; 6] = [64, 128, 256, 512, 1024, 2048];
+/// Records that an order wants before its sizes are certain, and more points near one that was met less often. Where a model
+/// lies on a GPU only in part, most sizes are known from the whole.
+const ENOUGH: (usize, u32) = (5, 4);
+const ENOUGH_OF_PARTS: (usize, u32) = (3, 2);
 
 pub fn run(request: &wire::Profile, id: u64, outbox: &Outbox) -> Result<Reply, String> {
     let path = path_of(&request.path);
@@ -38,10 +38,19 @@ pub fn run(request: &wire::Profile, id: u64, outbox: &Outbox) -> Result<Reply, S
             capability: kind.capability,
             integrated: kind.integrated,
         };
-        ffi::register_phantoms(&(0..devices).map(phantom).collect::<Vec<_>>(), false)?;
+        ffi::register_phantoms(&(0..devices).map(phantom).collect::<Vec<_>>(), &ffi::Earlier::default())?;
     }
-    let mut surveyor =
-        Surveyor { path, devices, depth: request.depth, f16_only: request.f16_only, survey: None, random: 1 };
+    let mut surveyor = Surveyor {
+        path,
+        devices,
+        depth: request.depth,
+        f16_only: request.f16_only,
+        survey: None,
+        random: 1,
+        names: Vec::new(),
+        kinds: Vec::new(),
+        copies: Vec::new(),
+    };
     let survey = surveyor.survey(&mut |share| {
         outbox.progress(id, share, "sizing");
     })?;
@@ -57,6 +66,12 @@ struct Surveyor {
     f16_only: bool,
     survey: Option<Survey>,
     random: u64,
+    /// Names of the weights that any block has, sorted.
+    names: Vec<String>,
+    /// The kind of each block.
+    kinds: Vec<u16>,
+    /// What a kind's weights take on a device, by name.
+    copies: Vec<Vec<u64>>,
 }
 
 /// An opened model.
@@ -120,7 +135,8 @@ fn raw_settings(
         all_outputs: wanted.all_outputs,
         ..wire::SizeOptions::default()
     };
-    settings_of(&settings, 1, Some(DryRun { phantoms: !host_only, options }))
+    // An encoder has no matrix of logits, and so the same buffers for any number of outputs.
+    settings_of(&settings, false, 1, Some(DryRun { phantoms: !host_only, options }))
 }
 
 /// One sequence with a micro-batch of llama.cpp's size.
@@ -135,6 +151,7 @@ impl Surveyor {
         Ok(Opened { model, places, host_only, gpu_layers, experts_on_host })
     }
 
+    #[allow(clippy::too_many_lines, reason = "one step after the other")]
     fn survey(&mut self, progress: &mut dyn FnMut(f32)) -> Result<Survey, String> {
         let mut first = self.open(self.devices == 0, None, 0)?;
         let facts = first.model.sizing_facts();
@@ -152,7 +169,8 @@ impl Surveyor {
             weights: Weights::default(),
             cache: Cache::default(),
             placed: Vec::new(),
-            curves: Curves::default(),
+            period: 1,
+            traces: Traces::default(),
             worst: 0.0,
             asked: 0,
         });
@@ -160,51 +178,56 @@ impl Surveyor {
         let whole = Blocks::of(&first.model.tensors()?, blocks);
         let moe = whole.blocks.iter().any(|block| block.tensors.keys().any(|name| is_expert(name)));
         let cache = cache(&mut first, rules, blocks, possible)?;
+        self.names = whole.names();
+        if let Some(survey) = &mut self.survey {
+            survey.period = period(&whole, &cache);
+        }
+        let (mut alone, mut least) = (None, None);
+        let weights = if self.devices == 1 {
+            let (mut opened_alone, mut opened_least) = (self.open(true, None, 0)?, self.open(false, Some(1), 0)?);
+            let alone_blocks = Blocks::of(&opened_alone.model.tensors()?, blocks);
+            let least_blocks = Blocks::of(&opened_least.model.tensors()?, blocks);
+            (alone, least) = (Some(opened_alone), Some(opened_least));
+            weights(&whole, &least_blocks, &alone_blocks, &self.names)
+        } else {
+            weights(&whole, &whole, &whole, &self.names)
+        };
+        self.kinds = unrolled(&(0..).take(weights.kinds.len()).collect::<Vec<u16>>(), &weights.runs).copied().collect();
+        self.copies = weights.kinds.iter().map(|kind| kind.copies.clone()).collect();
+        if let (Some(survey), true) = (&mut self.survey, self.devices < 2) {
+            survey.weights = weights;
+        }
         if self.depth > 0 {
             let layout = if self.devices == 0 { Layout::Host } else { Layout::Whole };
             self.place(first, layout, possible)?;
+            if let Some(alone) = alone {
+                self.place(alone, Layout::Host, possible)?;
+            }
         }
         progress(0.2);
 
-        let mut parts = Vec::new();
-        if self.devices == 1 {
-            let mut alone = self.open(true, None, 0)?;
-            let alone_blocks = Blocks::of(&alone.model.tensors()?, blocks);
-            if self.depth > 0 {
-                self.place(alone, Layout::Host, possible)?;
+        let mut layouts = Vec::new();
+        if self.depth > 1 && self.devices > 0 {
+            layouts.extend(parts(&whole, &cache, self.devices).into_iter().map(Layout::Part));
+            if moe {
+                let mut experts = vec![blocks];
+                if blocks > 8 && self.devices == 1 {
+                    experts.extend([blocks / 2, 2]);
+                }
+                layouts.extend(experts.into_iter().map(Layout::Experts));
             }
-            let mut least = self.open(false, Some(1), 0)?;
-            let least_blocks = Blocks::of(&least.model.tensors()?, blocks);
-            let weights = weights(&whole, &least_blocks, &alone_blocks);
-            let cache_kinds = runs(&cache).1;
-            parts = intervals(&least_blocks, &cache_kinds, blocks);
-            if let Some(survey) = &mut self.survey {
-                survey.weights = weights;
-            }
-            let first = parts.remove(0);
-            if self.depth > 1 {
-                self.place(least, Layout::Part(first.0, first.1), possible)?;
-            }
-        } else if self.devices > 1 {
-            parts.push((1, blocks));
         }
-        if self.devices == 0 {
-            let survey = self.survey.as_mut().ok_or("no survey")?;
-            survey.weights = weights(&whole, &whole, &whole);
-        }
-        if self.depth < 2 {
-            parts.clear();
-        }
-        let steps = parts.len() + 1;
-        for (step, (from, to)) in parts.into_iter().enumerate() {
-            let opened = self.open(false, Some(from.midpoint(to)), 0)?;
-            self.place(opened, Layout::Part(from, to), possible)?;
+        let steps = layouts.len().max(1);
+        for (step, layout) in layouts.into_iter().enumerate() {
+            let opened = match (layout, least.take()) {
+                (Layout::Part(1), Some(least)) => least,
+                (Layout::Experts(experts), _) => self.open(false, None, experts)?,
+                (Layout::Part(layers), _) => self.open(false, Some(layers), 0)?,
+                _ => continue,
+            };
+            self.place(opened, layout, possible)?;
             #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-            progress(0.4 + 0.5 * (step + 1) as f32 / steps as f32);
-        }
-        if moe && self.devices > 0 && self.depth > 1 {
-            let opened = self.open(false, None, blocks)?;
-            self.place(opened, Layout::Experts, possible)?;
+            progress(0.2 + 0.8 * (step + 1) as f32 / steps as f32);
         }
         let mut survey = self.survey.take().ok_or("no survey")?;
         let (kinds, runs) = runs(&cache);
@@ -212,18 +235,14 @@ impl Surveyor {
         Ok(survey)
     }
 
-    /// The curves of one layout.
+    /// The traces of one layout.
     fn place(&mut self, mut opened: Opened, layout: Layout, possible: [bool; 4]) -> Result<(), String> {
         let auto_fused = opened.model.try_context(&opened.raw_settings(&PLAIN, 1, 1))?;
-        let banded = !matches!(layout, Layout::Host | Layout::Whole);
-        let mut placed = Placed { layout, auto_fused, curves: vec![[None; MODES]; opened.places] };
+        let mut placed = Placed { layout, auto_fused, places: Vec::new(), choices: [const { None }; 4] };
+        let thorough = matches!(layout, Layout::Host | Layout::Whole);
         for attention in Attention::ALL.into_iter().filter(|attention| possible[attention.index()]) {
-            for all_outputs in [false, true] {
-                let curves = self.curves(&mut opened, banded, attention, all_outputs)?;
-                for (place, curve) in placed.curves.iter_mut().zip(curves) {
-                    place[mode(attention, all_outputs)] = Some(curve);
-                }
-            }
+            let choice = self.traces(&mut opened, attention, thorough, &mut placed.places)?;
+            placed.choices[attention.index()] = Some(choice);
         }
         if let Some(survey) = &mut self.survey {
             survey.placed.push(placed);
@@ -231,93 +250,84 @@ impl Surveyor {
         Ok(())
     }
 
-    /// A curve for each place.
-    fn curves(
+    /// Which trace contexts with this attention have.
+    fn traces(
         &mut self,
         opened: &mut Opened,
-        banded: bool,
         attention: Attention,
-        all_outputs: bool,
-    ) -> Result<Vec<u16>, String> {
-        let survey = self.survey.as_ref().ok_or("no survey")?;
-        let train = survey.context_train;
-        let mut points = if banded { design_of_bands(train, all_outputs) } else { design(train, all_outputs) };
-        let rest = points.split_off(if banded { 12 } else { PROBES });
-        let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); opened.places];
-        self.take(opened, attention, &points, &mut samples)?;
-        if let Some(known) = self.known(&samples) {
-            return Ok(known);
+        thorough: bool,
+        places: &mut Vec<Place>,
+    ) -> Result<Choice, String> {
+        let train = self.survey.as_ref().ok_or("no survey")?.context_train;
+        let mut recorder = Recorder::new(&self.names);
+        for wanted in design(train).into_iter().filter(|(_, of_parts)| thorough || *of_parts).map(|(wanted, _)| wanted)
+        {
+            self.record(opened, attention, &wanted, &mut recorder)?;
         }
-        self.take(opened, attention, &rest, &mut samples)?;
-        let mut found: Vec<Tree<Plane>> = samples.iter().map(|samples| pieces(samples, banded)).collect();
+        let mut learnt = self.learn(opened, attention, thorough, &mut recorder)?;
         let mut worst = 0.0;
-        for round in 0..if banded { 1 } else { ROUNDS } {
-            let checks: Vec<Wanted> =
-                (0..CHECKS * (1 + round)).map(|_| self.somewhere(train, banded, all_outputs)).collect();
-            let mut fresh: Vec<Vec<Sample>> = vec![Vec::new(); opened.places];
-            self.take(opened, attention, &checks, &mut fresh)?;
+        for _ in 0..ROUNDS {
             worst = 0.0;
-            let mut missed = BTreeSet::new();
-            for (found, fresh) in found.iter().zip(&fresh) {
-                for (index, sample) in fresh.iter().enumerate() {
-                    let error = (bytes(found, sample) / sample.bytes.max(1.0) - 1.0).abs();
-                    worst = f64::max(worst, error);
-                    if error > GOOD {
-                        missed.insert(index);
-                    }
+            let mut missed = 0;
+            for _ in 0..if thorough { CHECKS } else { 1 } {
+                let wanted = self.somewhere(train);
+                self.record(opened, attention, &wanted, &mut recorder)?;
+                let miss = recorder.miss_of_last(&learnt, &self.kinds, &self.copies);
+                worst = f64::max(worst, miss);
+                if miss > GOOD {
+                    missed += 1;
                 }
             }
-            if missed.is_empty() {
+            if missed == 0 {
                 break;
             }
-            for ((samples, found), fresh) in samples.iter_mut().zip(&mut found).zip(fresh) {
-                samples.extend(missed.iter().map(|index| fresh[*index]));
-                if samples.iter().any(|sample| (bytes(found, sample) / sample.bytes.max(1.0) - 1.0).abs() > GOOD) {
-                    *found = pieces(samples, banded);
-                }
-            }
+            learnt = self.learn(opened, attention, thorough, &mut recorder)?;
         }
         let survey = self.survey.as_mut().ok_or("no survey")?;
         survey.worst = survey.worst.max(worst);
-        Ok(found
-            .iter()
-            .zip(&samples)
-            .map(|(found, samples)| {
-                let known = (0..survey.curves.len()).find(|curve| meets(&survey.curves, *curve, samples));
-                known.unwrap_or_else(|| survey.curves.add(found))
-            })
-            .collect())
+        places.clone_from(&recorder.places);
+        let moved: Vec<u16> =
+            learnt.traces.iter().map(|(order, asks)| survey.traces.add(order, asks, &learnt.sizes)).collect();
+        Ok(learnt.choice.map(&|trace| moved.get(usize::from(trace)).copied().unwrap_or(0)))
     }
 
-    /// Curves that are known already and go through these samples, one for each place.
-    fn known(&self, samples: &[Vec<Sample>]) -> Option<Vec<u16>> {
-        let curves = &self.survey.as_ref()?.curves;
-        samples.iter().map(|samples| (0..curves.len()).find(|curve| meets(curves, *curve, samples))).collect()
-    }
-
-    fn take(
+    /// What the records say, with more of them where an order was met too seldom to tell its sizes.
+    fn learn(
         &mut self,
         opened: &mut Opened,
         attention: Attention,
-        points: &[Wanted],
-        out: &mut [Vec<Sample>],
-    ) -> Result<(), String> {
-        let survey = self.survey.as_mut().ok_or("no survey")?;
-        for wanted in points {
-            let shape = Shape::of(wanted, survey.rules);
-            let answer = opened.ask(survey.rules, wanted, attention)?;
-            survey.asked += 1;
-            for (samples, reserved) in out.iter_mut().zip(answer) {
-                #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
-                let bytes = reserved.compute as f64;
-                samples.push(Sample { features: shape.features(survey.rules), bytes });
+        thorough: bool,
+        recorder: &mut Recorder,
+    ) -> Result<Learnt, String> {
+        let (enough, neighbours) = if thorough { ENOUGH } else { ENOUGH_OF_PARTS };
+        for wanted in recorder.seldom(enough) {
+            for step in 1..=neighbours {
+                let less = |number: u32, by: u32| (number - number * by * step / 100).max(1);
+                let near = Wanted { context: less(wanted.context, 6), ubatch: less(wanted.ubatch, 5), ..wanted };
+                self.record(opened, attention, &near, recorder)?;
             }
         }
+        Ok(recorder.learn(self.survey.as_ref().map_or(&[], |survey| survey.traces.sizes())))
+    }
+
+    fn record(
+        &mut self,
+        opened: &mut Opened,
+        attention: Attention,
+        wanted: &Wanted,
+        recorder: &mut Recorder,
+    ) -> Result<(), String> {
+        let survey = self.survey.as_mut().ok_or("no survey")?;
+        let answer = opened.ask(survey.rules, wanted, attention)?;
+        survey.asked += 1;
+        let reserved = answer.iter().map(|place| place.compute).collect();
+        let features = Shape::of(wanted, survey.rules).features(survey.rules);
+        recorder.take(*wanted, features, &opened.model.trace()?, reserved);
         Ok(())
     }
 
     /// A point anywhere in the range, by a generator whose order never changes (Knuth's MMIX).
-    fn somewhere(&mut self, train: u32, banded: bool, all_outputs: bool) -> Wanted {
+    fn somewhere(&mut self, train: u32) -> Wanted {
         let mut log = |least: f64, most: f64| {
             self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             #[expect(clippy::cast_precision_loss, reason = "24 bits")]
@@ -326,37 +336,14 @@ impl Surveyor {
             let value = (least * (most / least).powf(share)).round() as u32;
             value
         };
-        let context = log(512.0, f64::from(longest(train)));
         let parallel = log(0.3, 16.0).max(1);
-        // In a band only what divides it.
-        let parallel = if banded { 1 << parallel.ilog2() } else { parallel };
-        let mut ubatch = log(64.0, 2048.0).next_multiple_of(parallel);
-        if banded {
-            ubatch = 1 << ubatch.ilog2().clamp(6, 11);
-        }
+        // Of many long contexts the caches alone take a second to make; sizes there follow from shorter ones.
+        let context = log(512.0, f64::from(longest(train)) / f64::from(parallel).sqrt());
+        let ubatch = log(64.0, 2048.0);
         let unified = log(1.0, 3.0) == 1;
-        Wanted { context: context.saturating_mul(parallel), parallel, batch: 4096, ubatch, unified, all_outputs }
-    }
-}
-
-/// The bytes of pieces.
-fn bytes(found: &Tree<Plane>, sample: &Sample) -> f64 {
-    size(found, &sample.features)
-}
-
-fn meets(curves: &Curves, curve: u16, samples: &[Sample]) -> bool {
-    samples
-        .iter()
-        .all(|sample| (curves.bytes(curve, &sample.features) / sample.bytes.max(1.0) - 1.0).abs() < GOOD / 2.0)
-}
-
-/// Pieces that meet the samples.
-fn pieces(samples: &[Sample], banded: bool) -> Tree<Plane> {
-    let plain = fit(samples);
-    if banded && samples.iter().any(|sample| (bytes(&plain, sample) / sample.bytes.max(1.0) - 1.0).abs() > GOOD) {
-        fit_bands(samples)
-    } else {
-        plain
+        let all_outputs = log(1.0, 3.0) == 1;
+        let context = context.max(512).saturating_mul(parallel);
+        Wanted { context, parallel, batch: 4096, ubatch, unified, all_outputs }
     }
 }
 
@@ -365,74 +352,27 @@ fn longest(train: u32) -> u32 {
     train.clamp(2048, 262_144)
 }
 
-/// Points that are asked first: where they meet a curve that is known, no other is asked.
-const PROBES: usize = 5;
-
-/// Where llama.cpp is asked: the corners of the range, its middle, several sequences in both kinds of cache.
-fn design(train: u32, all_outputs: bool) -> Vec<Wanted> {
+/// Where llama.cpp is asked, and whether for parts as well: short and long contexts, one sequence and several in both kinds of
+/// cache, each with two sizes of micro-batch and of logits. Numbers that are no multiples of each other tell products apart.
+/// Contexts that follow each other share their cache.
+fn design(train: u32) -> Vec<(Wanted, bool)> {
     let long = longest(train);
-    let middle = f64::from(long * 512).sqrt();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 512 and 262144")]
-    let middle = middle as u32;
-    let one = |context: u32, ubatch: u32| Wanted { context, ubatch, all_outputs, ..PLAIN };
-    let many = |context: u32, ubatch: u32, parallel: u32, unified: bool| Wanted {
-        context: context.saturating_mul(parallel),
-        ubatch,
-        parallel,
-        unified,
-        all_outputs,
-        ..PLAIN
-    };
-    vec![
-        one(long, 2048),
-        one(long, 64),
-        one(512, 512),
-        many(middle, 512, 4, false),
-        many(1024, 128, 16, true),
-        one(512, 64),
-        one(long, 512),
-        one(middle, 64),
-        one(middle, 512),
-        one(middle, 2048),
-        one(2048, 2048),
-        one(2048, 128),
-        many(long, 1024, 2, false),
-        many(long, 96, 8, true),
-        many(1024, 2048, 16, false),
-        many(512, 256, 16, false),
-        many(4096, 2048, 8, true),
-        many(middle, 64, 8, false),
-    ]
-}
-
-/// The same for bands.
-fn design_of_bands(train: u32, all_outputs: bool) -> Vec<Wanted> {
-    let long = f64::from(longest(train));
     let mut all = Vec::new();
-    for ubatch in BANDS {
-        let short = f64::from(ubatch.max(512));
-        for (step, parallel, unified) in
-            [(0.0, 1, false), (1.0, 1, false), (0.5, 4, false), (0.75, 1, false), (0.6, 8, true), (0.25, 16, false)]
-        {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 512 and 262144")]
-            let context = (short * (long / short).max(1.0).powf(step)) as u32;
-            all.push(Wanted {
-                context: context.saturating_mul(parallel),
-                parallel,
-                unified,
-                ubatch,
-                all_outputs,
-                ..PLAIN
-            });
+    for (context, parallel, unified, points) in [
+        (512, 1, false, [(512, true), (200, false)]),
+        (3328.min(long), 1, false, [(2048, false), (333, true)]),
+        (long, 1, false, [(2048, true), (96, false)]),
+        (1280, 3, false, [(777, true), (1536, false)]),
+        (768, 16, false, [(640, false), (2048, true)]),
+        (1792, 2, true, [(444, true), (1300, false)]),
+        (1024, 8, true, [(136, false), (2048, true)]),
+    ] {
+        for ((ubatch, of_parts), all_outputs) in points.into_iter().zip([false, true]) {
+            let wanted = Wanted { context: context * parallel, parallel, unified, ubatch, all_outputs, ..PLAIN };
+            all.push((wanted, of_parts));
         }
     }
-    // The probes come first, and should be from everywhere.
-    let (mut first, mut rest) = (Vec::new(), Vec::new());
-    for (index, wanted) in all.into_iter().enumerate() {
-        if index % 3 == 0 { first.push(wanted) } else { rest.push(wanted) }
-    }
-    first.extend(rest);
-    first
+    all
 }
 
 /// Which attentions llama.cpp makes contexts with.
@@ -477,6 +417,55 @@ impl Blocks {
         }
         all
     }
+
+    /// Names that any block has.
+    fn names(&self) -> Vec<String> {
+        let all: BTreeSet<&String> = self.blocks.iter().flat_map(|block| block.tensors.keys()).collect();
+        all.into_iter().cloned().collect()
+    }
+}
+
+/// Numbers of layers on GPUs that are recorded: the fewest and the most, where each block counts. Those between follow, as the
+/// blocks of a period come more or less often.
+fn parts(whole: &Blocks, cache: &[[BlockCache; 4]], devices: u32) -> Vec<u32> {
+    let blocks = u32::try_from(whole.blocks.len()).unwrap_or(0);
+    if devices > 1 {
+        return [1, 2, blocks / 2, blocks].into_iter().filter(|layers| (1..=blocks).contains(layers)).collect();
+    }
+    let period = period(whole, cache);
+    let mut all: BTreeSet<u32> =
+        (1..=(period + 1).max(4)).chain(blocks.saturating_sub(period.max(3))..=blocks).collect();
+    all.extend((0..period).map(|step| blocks / 2 + step));
+    // The first and the second block of a kind that begins late, from either end.
+    let (mut first, mut last) = (Vec::new(), Vec::new());
+    for index in 0..blocks / 3 {
+        let (low, high) = (kind_of(whole, cache, index), kind_of(whole, cache, blocks - 1 - index));
+        if !first.contains(&low) {
+            all.extend([blocks - index, (blocks - index).saturating_sub(1)]);
+            first.push(low);
+        }
+        if !last.contains(&high) {
+            all.extend([index + 2, index + 3]);
+            last.push(high);
+        }
+    }
+    all.into_iter().filter(|layers| (1..=blocks).contains(layers)).collect()
+}
+
+/// A block as a graph sees it: its weights' names, and what it keeps.
+fn kind_of<'a>(whole: &'a Blocks, cache: &'a [[BlockCache; 4]], index: u32) -> (Vec<&'a String>, &'a [BlockCache; 4]) {
+    let index = index as usize;
+    (whole.blocks[index].tensors.keys().collect(), &cache[index])
+}
+
+/// After how many blocks their kinds come again; 8 at most.
+fn period(whole: &Blocks, cache: &[[BlockCache; 4]]) -> u32 {
+    let kind = |index: u32| kind_of(whole, cache, index);
+    let count = u32::try_from(whole.blocks.len()).unwrap_or(0);
+    // Models begin, and some end, with blocks of other kinds.
+    let repeats =
+        |period: &u32| (count / 4..count.saturating_sub(period + 2)).all(|index| kind(index) == kind(index + period));
+    (1..=8).find(repeats).unwrap_or(1)
 }
 
 /// llama.cpp's pattern for the matrices of experts.
@@ -496,7 +485,7 @@ fn cache_block(name: &str) -> Option<usize> {
     if what.contains('.') { None } else { number.parse().ok() }
 }
 
-fn weights(whole: &Blocks, least: &Blocks, alone: &Blocks) -> Weights {
+fn weights(whole: &Blocks, least: &Blocks, alone: &Blocks, names: &[String]) -> Weights {
     let sum = |block: &Block, which: &dyn Fn(&str) -> bool| -> u64 {
         block.tensors.iter().filter(|(name, _)| which(name)).map(|(_, (_, bytes))| bytes).sum()
     };
@@ -511,6 +500,7 @@ fn weights(whole: &Blocks, least: &Blocks, alone: &Blocks) -> Weights {
             alone: sum(alone, &|_| true),
             experts_on_device: sum(whole, &is_expert),
             experts_on_host: sum(least, &is_expert),
+            copies: names.iter().map(|name| whole.tensors.get(name).map_or(0, |(_, bytes)| *bytes)).collect(),
         })
         .collect();
     let (kinds, runs) = runs(&all);
@@ -570,48 +560,4 @@ fn cache(opened: &mut Opened, rules: Rules, blocks: u32, possible: [bool; 4]) ->
         }
     }
     Ok(all)
-}
-
-/// Numbers of layers on GPUs between which the kinds of blocks on either side are the same: (from, to), from 1 on.
-fn intervals(least: &Blocks, cache_runs: &[(u16, u32)], blocks: u32) -> Vec<(u32, u32)> {
-    let cache: Vec<u16> = cache_runs
-        .iter()
-        .flat_map(|(kind, count)| std::iter::repeat_n(*kind, usize::try_from(*count).unwrap_or(0)))
-        .collect();
-    // What a block is to a GPU: the names of its tensors and what it keeps; their types do not matter there. To the host the
-    // types matter: some are repacked, and a GPU computes long prompts with a copy of each matrix.
-    let on_gpu = |index: usize| {
-        let names = least.blocks[index].tensors.keys().map(|name| (name.as_str(), 0)).collect::<Vec<_>>();
-        (names, cache[index])
-    };
-    let on_host = |index: usize| {
-        let sized = least.blocks[index].tensors.iter().map(|(name, (_, bytes))| (name.as_str(), *bytes));
-        (sized.collect::<Vec<_>>(), cache[index])
-    };
-    let mut starts = BTreeSet::from([1]);
-    // A second block of a kind is new as well: between two of them a graph keeps other tensors than around one.
-    let mut seen = BTreeMap::new();
-    for layers in 2..=blocks {
-        let kind = on_gpu((blocks + 1 - layers) as usize);
-        let count = seen.entry(kind.clone()).or_insert(0);
-        *count += 1;
-        if !kind.0.is_empty() && *count <= 2 {
-            starts.insert(layers);
-        }
-    }
-    let mut seen = BTreeSet::new();
-    for layers in (1..=blocks).rev() {
-        let kind = on_host((blocks - layers) as usize);
-        // From here on downwards something is new, so what is above is an interval of its own.
-        if !kind.0.is_empty() && seen.insert(kind) && layers < blocks {
-            starts.insert(layers + 1);
-        }
-    }
-    // Too many: those in the middle, which differ least, are one.
-    let mut starts: Vec<u32> = starts.into_iter().collect();
-    while starts.len() > MOST_PARTS {
-        starts.remove(starts.len() / 2);
-    }
-    let ends = starts.iter().skip(1).map(|start| start - 1).chain([blocks]);
-    starts.iter().copied().zip(ends).collect()
 }

@@ -2,14 +2,16 @@
 //!
 //! Names are cut into words ("RTX4090 Ti" → `rtx 4090 ti`). A device matches if all words of the question are among its
 //! words; words that only name a brand, and memory sizes that fit, may be missing on either side. The best match must be
-//! the only one.
+//! the only one, or all matches be variants of one product (cores of an Apple chip, a socket or a slot, a memory size): then
+//! the usual one is taken, and the answer names the others.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use super::KnownDevice;
 
 /// Words that say whose product it is and tell no two devices apart.
-const BRANDS: [&str; 30] = [
+const BRANDS: [&str; 34] = [
     "nvidia",
     "amd",
     "ati",
@@ -40,7 +42,14 @@ const BRANDS: [&str; 30] = [
     "epyc",
     "platinum",
     "gold",
+    // "Ryzen 9", "Core Ultra 7": a shelf, which the model number says too.
+    "3",
+    "5",
+    "7",
+    "9",
 ];
+/// Of these products, the variant that most who run models have; of others, the slowest.
+const USUAL: [&str; 6] = ["m1-max-32c", "m2-max-38c", "m3-max-40c", "m4-max-40c", "m5-max-40c", "h100-sxm"];
 /// Names in an answer to an unknown one.
 const NEAREST: usize = 5;
 
@@ -54,11 +63,88 @@ pub struct UnknownDevice {
     pub nearest: Vec<String>,
 }
 
-/// See [`super::find`].
-pub(super) fn find<'a>(name: &str, devices: &'a [KnownDevice]) -> Result<&'a KnownDevice, UnknownDevice> {
+/// A device, and the variants of the same product that the name could also mean.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundDevice<'a> {
+    /// The one that is taken.
+    pub device: &'a KnownDevice,
+    /// The others; empty if the name says which.
+    pub others: Vec<&'a KnownDevice>,
+}
+
+impl FoundDevice<'_> {
+    /// What the reader should know where the name did not say which variant it means.
+    pub fn note(&self) -> Option<String> {
+        let keys: Vec<&str> = self.others.iter().map(|device| device.key.as_str()).collect();
+        (!keys.is_empty()).then(|| {
+            format!("taken to be {} ({}); it could also be {}", self.device.name, self.device.key, keys.join(", "))
+        })
+    }
+}
+
+/// See [`super::find_variant`].
+pub(super) fn find_variant<'a>(
+    name: &str,
+    cpu: bool,
+    devices: &'a [KnownDevice],
+) -> Result<FoundDevice<'a>, UnknownDevice> {
+    let search = |pool: &[&'a KnownDevice]| {
+        let found = find(name, pool).map(|device| FoundDevice { device, others: Vec::new() });
+        found.or_else(|| variants(&name.trim().to_lowercase(), pool))
+    };
+    let processors: Vec<&KnownDevice> = devices.iter().filter(|device| cpu && device.is_cpu()).collect();
+    let all: Vec<&KnownDevice> = devices.iter().collect();
+    search(&processors).or_else(|| search(&all)).ok_or_else(|| UnknownDevice {
+        name: name.chars().take(100).collect(),
+        nearest: nearest(&name.trim().to_lowercase(), devices),
+    })
+}
+
+/// All variants of the one product that is asked for, the usual first.
+fn variants<'a>(name: &str, devices: &[&'a KnownDevice]) -> Option<FoundDevice<'a>> {
+    let known: BTreeSet<String> =
+        devices.iter().flat_map(|device| &words(&device.key) | &words(&device.name)).collect();
+    let asked = words(name);
+    // Words that no device has are noise ("Air").
+    let product: BTreeSet<&String> =
+        asked.iter().filter(|word| known.contains(*word) && !is_variant(word) && !is_brand(word)).collect();
+    if product.is_empty() {
+        return None;
+    }
+    let mut found: Vec<&KnownDevice> = devices
+        .iter()
+        .filter(|device| {
+            let own = words(&device.key.replace("-max-q", "").replace("-laptop", ""));
+            let memory = device.memory.filter(|_| !device.unified).map(|bytes| bytes.get() >> 30);
+            own.iter().filter(|word| !is_variant(word) && !is_brand(word)).collect::<BTreeSet<_>>() == product
+                && asked.iter().all(|word| match memory_gib(word) {
+                    Some(gib) => memory.is_none_or(|own| own == gib),
+                    None => !is_variant(word) || own.contains(word),
+                })
+        })
+        .copied()
+        .collect();
+    found.sort_by(|a, b| {
+        let unusual = |device: &KnownDevice| !USUAL.contains(&device.key.as_str());
+        let speed = |device: &KnownDevice| (device.bandwidth, device.gpu_cores, device.fp32);
+        let slower = speed(a).partial_cmp(&speed(b)).unwrap_or(Ordering::Equal);
+        unusual(a).cmp(&unusual(b)).then(slower).then(a.key.cmp(&b.key))
+    });
+    let (device, others) = found.split_first()?;
+    Some(FoundDevice { device, others: others.to_vec() })
+}
+
+/// A word that tells variants of one product apart: cores, a socket or slot, a memory size.
+fn is_variant(word: &str) -> bool {
+    let cores = word.strip_suffix('c').is_some_and(|count| count.parse::<u32>().is_ok());
+    cores || memory_gib(word).is_some() || matches!(word, "sxm" | "pcie" | "nvl")
+}
+
+/// The only device of that name.
+fn find<'a>(name: &str, devices: &[&'a KnownDevice]) -> Option<&'a KnownDevice> {
     let trimmed = name.trim().to_lowercase();
-    if let Some(device) = devices.iter().find(|device| device.key == trimmed) {
-        return Ok(device);
+    if let Some(device) = devices.iter().copied().find(|device| device.key == trimmed) {
+        return Some(device);
     }
     // Once as written; then without what is in brackets, where drivers put names of chips.
     for question in [trimmed.clone(), without_brackets(&trimmed)] {
@@ -69,27 +155,24 @@ pub(super) fn find<'a>(name: &str, devices: &'a [KnownDevice]) -> Result<&'a Kno
         // A chip's name alone means its graphics.
         let mut matches: Vec<(u32, &KnownDevice)> = devices
             .iter()
-            .filter_map(|device| {
+            .filter_map(|&device| {
                 Some((2 * distance(&asked, device)? + u32::from(device.is_cpu() && !asked.contains("cpu")), device))
             })
             .collect();
         matches.sort_by_key(|(distance, _)| *distance);
         match matches.as_slice() {
             [(best, device), rest @ ..] if *best <= 3 && rest.first().is_none_or(|(next, _)| next > best) => {
-                return Ok(device);
+                return Some(device);
             }
             _ => {}
         }
     }
-    if let Some(device) = by_widest_name(&trimmed, devices).or_else(|| by_model_number(&trimmed, devices)) {
-        return Ok(device);
-    }
-    Err(UnknownDevice { name: name.chars().take(100).collect(), nearest: nearest(&trimmed, devices) })
+    by_widest_name(&trimmed, devices).or_else(|| by_model_number(&trimmed, devices))
 }
 
 /// The only device that is all that is asked, by its key and its name together, and whose key leaves nothing out: "RTX PRO
 /// 6000 Workstation" says a word of the name beside the key's. Words that no device has are noise ("8ch", "DDR5-4800").
-fn by_widest_name<'a>(name: &str, devices: &'a [KnownDevice]) -> Option<&'a KnownDevice> {
+fn by_widest_name<'a>(name: &str, devices: &[&'a KnownDevice]) -> Option<&'a KnownDevice> {
     let names: Vec<BTreeSet<String>> =
         devices.iter().map(|device| &words(&device.key) | &words(&device.name)).collect();
     let known = |word: &String| memory_gib(word).is_some() || names.iter().any(|name| name.contains(word));
@@ -101,7 +184,7 @@ fn by_widest_name<'a>(name: &str, devices: &'a [KnownDevice]) -> Option<&'a Know
     if !asked.iter().any(|word| !is_brand(word) && memory_gib(word).is_none() && has_digit(word)) {
         return None;
     }
-    let mut matches = devices.iter().zip(&names).filter(|(device, name)| {
+    let mut matches = devices.iter().copied().zip(&names).filter(|(device, name)| {
         let key = words(&device.key);
         let memory = device.memory.map(|bytes| bytes.get() >> 30);
         asked.iter().all(|word| {
@@ -113,7 +196,7 @@ fn by_widest_name<'a>(name: &str, devices: &'a [KnownDevice]) -> Option<&'a Know
 }
 
 /// The only device with a model number that is asked for: letters and digits, or a server processor's four digits.
-fn by_model_number<'a>(name: &str, devices: &'a [KnownDevice]) -> Option<&'a KnownDevice> {
+fn by_model_number<'a>(name: &str, devices: &[&'a KnownDevice]) -> Option<&'a KnownDevice> {
     let asked = words(name);
     let server = asked.contains("xeon") || asked.contains("epyc");
     let number = |word: &&String| {
@@ -121,7 +204,7 @@ fn by_model_number<'a>(name: &str, devices: &'a [KnownDevice]) -> Option<&'a Kno
         has_digit(word) && memory_gib(word).is_none() && (letters && word.len() >= 5 || server && word.len() == 4)
     };
     let numbers: Vec<&String> = asked.iter().filter(number).collect();
-    let mut matches = devices.iter().filter(|device| {
+    let mut matches = devices.iter().copied().filter(|device| {
         let own = &words(&device.key) | &words(&device.name);
         numbers.iter().any(|word| own.contains(*word))
     });
@@ -264,7 +347,8 @@ fn split(word: &str) -> Vec<String> {
 /// The devices that share most with the question: words first (numbers count double), then letters.
 fn nearest(question: &str, devices: &[KnownDevice]) -> Vec<String> {
     let asked = words(question);
-    let flat: String = asked.iter().filter(|word| !is_brand(word)).flat_map(|word| word.chars()).collect();
+    // No name is longer than its first letters tell.
+    let flat: String = asked.iter().filter(|word| !is_brand(word)).flat_map(|word| word.chars()).take(64).collect();
     let mut scored: Vec<(usize, usize, &str)> = devices
         .iter()
         .map(|device| {
@@ -277,32 +361,16 @@ fn nearest(question: &str, devices: &[KnownDevice]) -> Vec<String> {
             let shared: usize = asked.intersection(&own).map(|word| weight(&word)).sum();
             let key: String =
                 words(&device.key).iter().filter(|word| !is_brand(word)).flat_map(|word| word.chars()).collect();
-            (shared, edits(&flat, &key), device.key.as_str())
+            (shared, strsim::levenshtein(&flat, &key), device.key.as_str())
         })
         .collect();
     scored.sort_by(|a, b| (b.0 * 2).cmp(&(a.0 * 2)).then(a.1.cmp(&b.1)).then(a.2.cmp(b.2)));
     scored.into_iter().take(NEAREST).map(|(_, _, key)| key.to_owned()).collect()
 }
 
-/// Levenshtein's distance.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let next = (diagonal + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = row[j + 1];
-            row[j + 1] = next;
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{all, find};
+    use super::super::{all, find, find_variant};
 
     #[test]
     fn people_and_drivers_write_names_in_many_ways() {
@@ -356,6 +424,39 @@ mod tests {
     }
 
     #[test]
+    fn of_variants_of_one_product_the_usual_is_taken_and_the_others_are_named() {
+        for (name, key, others) in [
+            ("Apple M1 Max", "m1-max-32c", vec!["m1-max-24c"]),
+            ("M1 Max 64GB", "m1-max-32c", vec!["m1-max-24c"]),
+            ("Apple M3 Max", "m3-max-40c", vec!["m3-max-30c"]),
+            ("M2 Air", "m2-8c", vec!["m2-10c"]),
+            ("M4 Pro", "m4-pro-16c", vec!["m4-pro-20c"]),
+            ("H100 80 GB", "h100-sxm", vec!["h100-pcie"]),
+            ("A100 80 GB", "a100-80gb-pcie", vec!["a100-80gb-sxm"]),
+            ("Tesla P100", "tesla-p100-pcie", vec!["tesla-p100-sxm2"]),
+            ("GTX 1650 Ti", "gtx-1650-ti-max-q", vec!["gtx-1650-ti-laptop"]),
+            ("AMD Ryzen AI 9 300 Series", "igpu-ryzen-ai-300", vec![]),
+            ("RTX 4090", "rtx-4090", vec![]),
+        ] {
+            let found = find_variant(name, false).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(found.device.key, key, "{name}");
+            assert_eq!(found.others.iter().map(|device| device.key.as_str()).collect::<Vec<_>>(), others, "{name}");
+            assert_eq!(found.note().is_some(), !others.is_empty());
+        }
+        assert!(find_variant("A100", false).expect("a family").note().expect("several").contains("a100-80gb-sxm"));
+    }
+
+    #[test]
+    fn for_the_cpu_backend_a_processor_is_preferred() {
+        let key = |name: &str, cpu: bool| find_variant(name, cpu).map(|found| found.device.key.clone());
+        assert_eq!(key("M2 Max", true).as_deref(), Ok("cpu-m2-max"));
+        assert_eq!(key("M2 Max", false).as_deref(), Ok("m2-max-38c"));
+        assert_eq!(key("Strix Halo", true).as_deref(), Ok("cpu-strix-halo"));
+        assert_eq!(key("Strix Halo", false).as_deref(), Ok("strix-halo"));
+        assert_eq!(key("RTX 4090", true).as_deref(), Ok("rtx-4090"), "there is no such processor");
+    }
+
+    #[test]
     fn every_device_is_found_by_its_key_and_its_name() {
         for device in all() {
             assert_eq!(find(&device.key).expect("a key").key, device.key);
@@ -370,8 +471,7 @@ mod tests {
     fn unknown_and_ambiguous_names_give_the_nearest() {
         let nearest = |name: &str| find(name).expect_err("not one device").nearest;
         assert!(nearest("RTX 4095").iter().any(|key| key.starts_with("rtx-409")), "{:?}", nearest("RTX 4095"));
-        assert!(nearest("A100")[..3].iter().all(|key| key.starts_with("a100")), "{:?}", nearest("A100"));
-        assert_eq!(nearest("Apple M4 Max")[..2], ["m4-max-32c", "m4-max-40c"]);
+        assert!(nearest("RTX 6000 Pro Max").len() > 1);
         assert!(!nearest("").is_empty());
         assert!(!nearest("RTX").is_empty());
         assert!(!nearest(&"x".repeat(10_000)).is_empty());

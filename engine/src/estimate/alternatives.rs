@@ -37,6 +37,10 @@ fn alternative(asking: &Asking<'_>, change: Change, layout: &Layout) -> Alternat
 }
 
 async fn less_context(asking: &Asking<'_>, short: &Layout) -> Option<Alternative> {
+    // Weights are the same at any context.
+    if !short.weights_fit() {
+        return None;
+    }
     let run = run(asking, short);
     let mut layout = asking.with_less_context(&run, short, Bytes::ZERO).await.ok()??;
     let step = ROUND_CONTEXT * asking.question.streams();

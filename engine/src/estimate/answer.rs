@@ -4,7 +4,7 @@ use std::path::Path;
 
 use muster_proto::{
     Bytes, ComputeGraphs, ContextTokens, EngineSettings, Estimate, EstimateSettings, EstimatedModel, KvType,
-    OutputsReserved,
+    OutputsReserved, grouped,
 };
 
 use super::alternatives::alternatives;
@@ -258,15 +258,15 @@ fn warnings(question: &Question, sized: &worker::Sized) -> Vec<String> {
     if question.depth > sized.context {
         warnings.push(format!(
             "the speed is that after {} tokens, and the context holds {}",
-            super::sentence::grouped(question.depth.get().into()),
-            super::sentence::grouped(sized.context.get().into())
+            grouped(question.depth.get()),
+            grouped(sized.context.get())
         ));
     }
     let each = sized.context.get() / question.parallel.max(1) * if question.kv_unified { question.parallel } else { 1 };
     if sized.context_train > 0 && each > sized.context_train {
         warnings.push(format!(
             "the context is longer than the {} tokens that the model was trained with",
-            super::sentence::grouped(sized.context_train.into())
+            grouped(sized.context_train)
         ));
     }
     warnings

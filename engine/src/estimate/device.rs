@@ -143,7 +143,7 @@ pub(super) fn backend_name(backend: PhantomBackend) -> &'static str {
 }
 
 /// The backend that drives a device of an inventory; Vulkan for any that is not known by name, since it drives all.
-fn backend_of(device: &Device) -> PhantomBackend {
+pub fn backend_of(device: &Device) -> PhantomBackend {
     match device.backend.to_ascii_lowercase().as_str() {
         "cuda" | "musa" => PhantomBackend::Cuda,
         "rocm" | "hip" => PhantomBackend::Rocm,
@@ -152,13 +152,18 @@ fn backend_of(device: &Device) -> PhantomBackend {
     }
 }
 
-/// The GPUs that llama.cpp would use on a machine, with the memory that is free on them now: discrete ones, or integrated
-/// ones where there are no others. One whose memory nobody could read cannot be asked about, and is left out.
+/// The GPUs that llama.cpp would use on a machine: discrete ones and then accelerators, or integrated ones where there are
+/// no others.
+pub fn gpus(inventory: &Inventory) -> Vec<&Device> {
+    let of = |kind| inventory.devices.iter().filter(move |device| device.kind == kind);
+    let discrete: Vec<_> = of(DeviceKind::DiscreteGpu).chain(of(DeviceKind::Accelerator)).collect();
+    if discrete.is_empty() { of(DeviceKind::IntegratedGpu).collect() } else { discrete }
+}
+
+/// The [GPUs](gpus) of a machine, with the memory that is free on them now, or typically where that is less. One whose memory
+/// nobody could read cannot be asked about, and is left out.
 pub fn machine_devices(inventory: &Inventory) -> Vec<TargetDevice> {
-    let of = |kinds: &'static [DeviceKind]| inventory.devices.iter().filter(move |device| kinds.contains(&device.kind));
-    let discrete: Vec<&Device> = of(&[DeviceKind::DiscreteGpu, DeviceKind::Accelerator]).collect();
-    let gpus = if discrete.is_empty() { of(&[DeviceKind::IntegratedGpu]).collect() } else { discrete };
-    let target = |gpu: &&Device| {
+    let target = |gpu: &Device| {
         let backend = backend_of(gpu);
         let known = device_table::find(&gpu.description).ok().filter(|known| known::runs(known, backend));
         Some(TargetDevice {
@@ -167,11 +172,11 @@ pub fn machine_devices(inventory: &Inventory) -> Vec<TargetDevice> {
             backend,
             capability: known.and_then(|known| known::capability(known, backend)),
             integrated: gpu.kind == DeviceKind::IntegratedGpu,
-            memory: gpu.memory_free.or(gpu.memory_total)?,
+            memory: inventory.free_to_plan(gpu).or(gpu.memory_total)?,
             known,
         })
     };
-    gpus.iter().filter_map(target).take(MOST_DEVICES).collect()
+    gpus(inventory).into_iter().filter_map(target).take(MOST_DEVICES).collect()
 }
 
 #[cfg(test)]

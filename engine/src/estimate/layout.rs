@@ -79,6 +79,12 @@ impl Layout {
         self.short() == Bytes::ZERO
     }
 
+    /// Whether the weights alone fit everywhere.
+    pub fn weights_fit(&self) -> bool {
+        self.devices.iter().all(|device| device.model_bytes <= device.memory_bytes)
+            && self.host.memory_bytes.is_none_or(|memory| self.host.model_bytes <= memory)
+    }
+
     /// Whether it leaves a margin on each device, of which the driver takes its part as with llama.cpp's own; where there
     /// are no devices, in main memory.
     pub fn fits_with(&self, margin: Bytes) -> bool {
@@ -122,5 +128,5 @@ fn whole(layers: f32) -> u32 {
 
 /// What a device's driver takes beside the buffers: what is to be reckoned with before anything was measured there.
 fn driver(device: &TargetDevice) -> Bytes {
-    surcharge(device.backend, device.capability).expected
+    surcharge(device.backend).expected
 }

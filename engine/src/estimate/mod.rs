@@ -19,7 +19,7 @@ mod sentence;
 mod speed;
 
 pub use answer::answer;
-pub use device::{DeviceError, MOST_DEVICES, TargetDevice, machine_devices};
+pub use device::{DeviceError, MOST_DEVICES, TargetDevice, backend_of, gpus, machine_devices};
 pub use error::EstimateError;
 pub use known::{default_backend, memory_note, usable_memory};
 pub use question::{ExpertsOnHost, GpuLayers, Question, Sibling, SiblingFile};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use muster_proto::{Bytes, Change, Estimate};
+use muster_proto::{Bytes, Change, Estimate, grouped};
 
 /// Says whether it fits, with how much to spare or missing, and what would fit instead.
 pub(super) fn sentence(estimate: &Estimate) -> String {
@@ -95,7 +95,7 @@ fn instead(estimate: &Estimate) -> Option<String> {
         .alternatives
         .iter()
         .map(|alternative| match &alternative.change {
-            Change::Context { n_ctx } => format!("at {} tokens", grouped(n_ctx.get().into())),
+            Change::Context { n_ctx } => format!("at {} tokens", grouped(n_ctx.get())),
             Change::KvCache { kv_type } => format!("with a {kv_type} KV cache"),
             Change::Quantization { quantization } => format!("as {quantization}"),
             Change::Offload { gpu_layers, partial_layers: 0 } => {
@@ -124,29 +124,5 @@ fn nothing(estimate: &Estimate) -> &'static str {
         "it needs a machine with more memory"
     } else {
         "it needs a larger or another device"
-    }
-}
-
-/// `131,072`: a number of tokens as people read it.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::grouped;
-
-    #[test]
-    fn numbers_of_tokens_are_grouped() {
-        let said = [0, 999, 4096, 131_072, 10_485_760].map(grouped);
-        assert_eq!(said, ["0", "999", "4,096", "131,072", "10,485,760"]);
     }
 }

@@ -100,6 +100,7 @@ fn by_physics(question: &Question, header: &GgufHeader, layout: &Layout, places:
         threads: None,
         built: None,
         engine: Engine::LlamaCpp,
+        first_matrix_extension: false,
     };
     let answer = speed::estimate(&asked).ok()?;
     let calibrated = calibrations.iter().any(Option::is_some) || used.is_empty() && host_calibration.is_some();

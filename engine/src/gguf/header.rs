@@ -150,6 +150,12 @@ impl GgufHeader {
         u32::try_from(self.get_u64(&format!("{}.block_count", self.architecture()))?).ok()
     }
 
+    /// Whether every token sees all others and a whole text is computed at once: models for embeddings and classes, whose
+    /// metadata says `attention.causal = false`.
+    pub fn is_encoder(&self) -> bool {
+        matches!(self.get(&format!("{}.attention.causal", self.architecture())), Some(Value::Bool(false)))
+    }
+
     /// Number of parameters: elements of all tensors.
     pub fn parameters(&self) -> u64 {
         self.tensors.iter().map(Tensor::elements).fold(0, u64::saturating_add)

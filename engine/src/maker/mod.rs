@@ -16,7 +16,6 @@ mod tensors;
 pub(crate) mod tokenizer;
 mod write;
 
-pub(crate) use quantization::distance;
 pub use quantization::{Quantization, UnknownQuantization};
 pub use shape::{PerLayer, RopeScaling, Shape};
 pub use spec::{FactsError, ModelSpec, OutputMatrix, PublishedTypes};

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use crate::ffi;
 use crate::gguf::{TensorPlan, TensorType};
+use crate::split_mix::SplitMix64;
 
 /// A row of noise: every type's block divides it.
 const COLUMNS: usize = 256;
@@ -15,7 +16,7 @@ const SPREAD: f32 = 0.05;
 
 /// Weights of one model.
 pub(crate) struct Noise {
-    state: u64,
+    numbers: SplitMix64,
     values: Vec<f32>,
     encoded: BTreeMap<u32, Vec<u8>>,
 }
@@ -23,25 +24,15 @@ pub(crate) struct Noise {
 impl Noise {
     /// The same seed gives the same weights.
     pub(crate) fn new(seed: u64) -> Self {
-        let mut noise =
-            Self { state: seed.wrapping_mul(2).wrapping_add(1), values: Vec::new(), encoded: BTreeMap::new() };
-        noise.values = (0..COLUMNS * ROWS)
+        let mut numbers = SplitMix64::new(seed);
+        let values = (0..COLUMNS * ROWS)
             .map(|_| {
                 // 24 bits are what a float holds.
-                let bits = u16::try_from(noise.next() >> 48).unwrap_or(0);
+                let bits = u16::try_from(numbers.next() >> 48).unwrap_or(0);
                 (f32::from(bits) / 32768.0 - 1.0) * SPREAD
             })
             .collect();
-        noise
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood 2014): fast, and good enough for weights that mean nothing.
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        Self { numbers, values, encoded: BTreeMap::new() }
     }
 
     /// Writes the data of a tensor: norms and factors are ones, biases zeros, decays below zero, the rest is noise.
@@ -65,7 +56,7 @@ impl Noise {
             return repeat(&block, 0, tensor.bytes(), out);
         }
         let blocks = (COLUMNS * ROWS) as u64 / tensor.kind.block;
-        let start = (self.next() % blocks) * tensor.kind.bytes;
+        let start = (self.numbers.next() % blocks) * tensor.kind.bytes;
         let block = self.encoded(tensor.kind)?;
         repeat(block, start, tensor.bytes(), out)
     }

@@ -22,29 +22,29 @@ pub struct UnknownQuantization {
     pub nearest: Quantization,
 }
 
-/// All of `llama_ftype` but NVFP4, which llama.cpp reads and does not make.
+/// All of `llama_ftype` but NVFP4, which llama.cpp reads and does not make; the largest first.
 const MADE: [&str; 35] = [
     "F32",
     "BF16",
     "F16",
     "Q8_0",
     "Q6_K",
+    "Q5_1",
     "Q5_K_M",
     "Q5_K_S",
-    "Q5_1",
     "Q5_0",
+    "Q4_1",
     "Q4_K_M",
     "Q4_K_S",
-    "Q4_1",
-    "Q4_0",
     "IQ4_NL",
+    "Q4_0",
     "IQ4_XS",
     "MXFP4_MOE",
     "Q3_K_L",
     "Q3_K_M",
-    "Q3_K_S",
     "IQ3_M",
     "IQ3_S",
+    "Q3_K_S",
     "IQ3_XS",
     "IQ3_XXS",
     "Q2_K",
@@ -52,14 +52,17 @@ const MADE: [&str; 35] = [
     "IQ2_M",
     "IQ2_S",
     "IQ2_XS",
-    "IQ2_XXS",
-    "IQ1_M",
-    "IQ1_S",
-    "TQ2_0",
-    "TQ1_0",
     "Q2_0",
+    "IQ2_XXS",
+    "TQ2_0",
+    "IQ1_M",
+    "TQ1_0",
+    "IQ1_S",
     "Q1_0",
 ];
+
+/// Short names that llama.cpp's own `llama-quantize` takes too.
+const SHORT: [(&str, &str); 3] = [("Q3_K", "Q3_K_M"), ("Q4_K", "Q4_K_M"), ("Q5_K", "Q5_K_M")];
 
 impl Quantization {
     /// The one to take where nothing is said: small, and close to the original.
@@ -72,6 +75,13 @@ impl Quantization {
         MADE.iter().filter_map(|name| file_type_number(name)).map(Self)
     }
 
+    /// The one that `llama-quantize` makes by this name, in any case: llama.cpp's own name, or `Q4_K` for `Q4_K_M` and the
+    /// like. [`FromStr`] understands more of what people write.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let long = SHORT.iter().find(|(short, _)| short.eq_ignore_ascii_case(name)).map_or(name, |(_, long)| long);
+        Self::all().find(|known| known.name().eq_ignore_ascii_case(long))
+    }
+
     /// llama.cpp's number of it (`llama_ftype`).
     pub fn file_type(self) -> u32 {
         self.0
@@ -80,7 +90,7 @@ impl Quantization {
     /// Whether llama.cpp makes it only with an importance matrix (`tensor_requires_imatrix` in `llama-quant.cpp`).
     pub fn needs_importance(self) -> bool {
         let name = self.name();
-        name.starts_with("IQ1") || name.starts_with("IQ2") || ["IQ3_XXS", "Q2_K_S"].contains(&name)
+        name.starts_with("IQ1") || name.starts_with("IQ2") || ["IQ3_XS", "IQ3_XXS", "Q2_K_S"].contains(&name)
     }
 
     /// Whether an importance matrix changes which types it is a mixture of.
@@ -121,10 +131,8 @@ impl FromStr for Quantization {
     /// `llama-quantize` does), `IQ3_XXS - 3.0625 bpw`, `MXFP4`, `FP16`.
     fn from_str(given: &str) -> Result<Self, UnknownQuantization> {
         let plain = plain(given);
-        let known =
-            |name: &str| MADE.iter().find(|known| **known == name).and_then(|name| file_type_number(name)).map(Self);
-        known(&plain)
-            .or_else(|| alias(&plain).and_then(known))
+        Self::from_name(&plain)
+            .or_else(|| alias(&plain).and_then(Self::from_name))
             .ok_or_else(|| UnknownQuantization { given: given.trim().to_owned(), nearest: nearest(&plain) })
     }
 }
@@ -155,10 +163,9 @@ fn plain(given: &str) -> String {
 /// What means one of the names and is none.
 fn alias(plain: &str) -> Option<&'static str> {
     Some(match plain {
-        // The first of each are llama-quantize's own aliases.
-        "Q3_K" | "Q3KM" => "Q3_K_M",
-        "Q4_K" | "Q4KM" => "Q4_K_M",
-        "Q5_K" | "Q5KM" => "Q5_K_M",
+        "Q3KM" => "Q3_K_M",
+        "Q4KM" => "Q4_K_M",
+        "Q5KM" => "Q5_K_M",
         "Q4KS" => "Q4_K_S",
         "Q5KS" => "Q5_K_S",
         "Q6K" => "Q6_K",
@@ -179,31 +186,15 @@ fn nearest(plain: &str) -> Quantization {
     let bare = bare.strip_suffix("_XL").map_or_else(|| bare.to_owned(), |rest| format!("{rest}_M"));
     let bare = if bare == "Q8_K" { "Q8_0".into() } else { bare };
     let bare = bare.replace("Q8_K_M", "Q8_0").replace("Q6_K_M", "Q6_K").replace("Q2_K_M", "Q2_K");
-    if let Some(same) = Quantization::all().find(|known| known.name() == alias(&bare).unwrap_or(&bare)) {
+    if let Some(same) = Quantization::from_name(alias(&bare).unwrap_or(&bare)) {
         return same;
     }
     let best = Quantization::all().min_by_key(|known| {
         // Another number of bits is further away than any other letter.
         let bits = |name: &str| name.chars().find(char::is_ascii_digit);
-        (usize::from(bits(known.name()) != bits(&bare)), distance(known.name(), &bare))
+        (usize::from(bits(known.name()) != bits(&bare)), strsim::levenshtein(known.name(), &bare))
     });
     best.unwrap_or(Quantization::DEFAULT)
-}
-
-/// How many letters must be added, dropped or changed to make one text of the other (Levenshtein).
-pub(crate) fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, one) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, other) in b.iter().enumerate() {
-            let change = diagonal + usize::from(one != *other);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -239,6 +230,22 @@ mod tests {
             assert_eq!(known.name().parse(), Ok(known));
         }
         assert_eq!((Quantization::DEFAULT.name(), Quantization::MXFP4.name()), ("Q4_K_M", "MXFP4_MOE"));
+    }
+
+    #[test]
+    fn all_that_llama_cpp_makes_is_known_by_its_name_alone() {
+        for known in Quantization::all() {
+            assert_eq!(Quantization::from_name(&known.name().to_lowercase()), Some(known));
+        }
+        // All file types but the one that this build reads and cannot make.
+        for name in (0..1024).filter_map(file_type_name).filter(|name| *name != "NVFP4") {
+            assert!(Quantization::from_name(name).is_some(), "{name}");
+        }
+        for (name, meant) in
+            [("q4_k", Some("Q4_K_M")), ("NVFP4", None), ("Q4", None), (" Q4_K_M", None), ("fp16", None), ("Q4KM", None)]
+        {
+            assert_eq!(Quantization::from_name(name).map(Quantization::name), meant, "{name}");
+        }
     }
 
     #[test]

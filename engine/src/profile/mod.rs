@@ -2,22 +2,24 @@
 //!
 //! Owns: [`SizingProfile`] and how memory follows from it, and the profiles of the reference models that ship with Muster
 //! ([`shipped`]). A worker makes one ([`worker::profile`](crate::worker::profile)): it opens the model without allocating,
-//! once for each layout, asks llama.cpp for some hundred contexts, and finds the few linear pieces that explain the sizes.
-//! It knows no formula of an architecture: weights and caches are what each tensor takes by llama.cpp's own word, and
-//! compute buffers are fitted. Pure: no clock, no files, no llama.cpp.
+//! once for each layout, asks llama.cpp for some dozens of contexts, and records what the graph of each asks its allocator
+//! for. It knows no formula of an architecture: weights and caches are what each tensor takes by llama.cpp's own word, and
+//! compute buffers are what the allocator makes of the same requests with other sizes. Pure: no clock, no files, no
+//! llama.cpp.
 
-pub(crate) mod fit;
-pub(crate) mod planes;
+pub(crate) mod allocator;
 pub(crate) mod shape;
 pub mod shipped;
-mod simplex;
+pub(crate) mod sizes;
 pub(crate) mod survey;
+pub(crate) mod trace;
 
 use muster_proto::{Bytes, ContextTokens, DeviceMemory, EngineSettings, FlashAttention, KvType, MemoryNeed};
 use serde::{Deserialize, Serialize};
 
 use shape::{Shape, Wanted};
-use survey::{Attention, BlockCache, BlockWeights, Layout, Placed, Survey, mode, unrolled};
+use survey::{Attention, BlockCache, BlockWeights, Layout, Placed, Survey, unrolled};
+use trace::{Copies, Further, Reach};
 
 /// What one artifact takes in memory on one kind of device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,7 +32,7 @@ pub struct SizingProfile {
     pub architecture: String,
     /// What was found with one device, or with none.
     survey: Survey,
-    /// Compute buffers with several devices: the first, those in the middle, the last. Their curves are the survey's.
+    /// Compute buffers with several devices: the first, those in the middle, the last. Their traces are the survey's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     several: Vec<Placed>,
 }
@@ -97,17 +99,29 @@ impl SizingProfile {
         let mut profile =
             Self { engine: crate::BUILD.to_owned(), backend, architecture, survey: one, several: Vec::new() };
         if let Some(several) = several {
-            let moved = profile.survey.curves.merge(&several.curves);
+            let moved = profile.survey.traces.merge(&several.traces);
             profile.several = several.placed;
-            for place in profile.several.iter_mut().flat_map(|placed| &mut placed.curves) {
-                for curve in place.iter_mut().flatten() {
-                    *curve = moved.get(usize::from(*curve)).copied().unwrap_or(0);
-                }
+            for choice in profile.several.iter_mut().flat_map(|placed| placed.choices.iter_mut().flatten()) {
+                *choice = choice.map(&|trace| moved.get(usize::from(trace)).copied().unwrap_or(0));
             }
             profile.survey.worst = profile.survey.worst.max(several.worst);
             profile.survey.asked += several.asked;
         }
         profile
+    }
+
+    /// For a file or a store; [`from_bytes`](Self::from_bytes) reads it.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // A profile has no map with keys that are no strings, and nothing that fails to serialize.
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        miniz_oxide::deflate::compress_to_vec(&text, 9)
+    }
+
+    /// What [`to_bytes`](Self::to_bytes) wrote; `None` for anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        const MOST: usize = 1 << 24;
+        let text = miniz_oxide::inflate::decompress_to_vec_with_limit(bytes, MOST).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     /// Layers, where the output counts as one: what `gpu_layers` can be at most.
@@ -147,35 +161,49 @@ impl SizingProfile {
         let mut need =
             MemoryNeed { devices: devices.iter().map(|device| empty(&device.name)).collect(), host: empty("Host") };
         let layouts = self.layouts(layers, experts, devices.len());
-        let Some(first) = layouts.first() else {
+        let Some((first, _)) = layouts.first().and_then(|layouts| layouts.first()) else {
             return Err(NeedError::Placement { backend: self.backend.clone(), layers, devices: devices.len() });
         };
         let attention = attention(settings, first.auto_fused)?;
         self.weigh(&spread, layers, experts, &mut need);
         self.keep(&spread, attention, &shape, &mut need);
-        self.compute(&spread, &layouts, mode(attention, wanted.all_outputs), &shape, &mut need)
+        self.compute(&spread, &layouts, attention, &shape, &mut need)
             .ok_or(NeedError::Refused { kv: settings.kv_type, flash: settings.flash_attention })?;
         need.devices.retain(|device| device.total() > Bytes::ZERO);
         Ok(need)
     }
 
-    /// The layouts whose fullest moments a placement has.
-    fn layouts(&self, layers: u32, experts: u32, devices: usize) -> Vec<&Placed> {
+    /// The layouts whose fullest moments a placement has: for each those that it may follow from, the likeliest first, with
+    /// how many more blocks have weights on the host than there.
+    fn layouts(&self, layers: u32, experts: u32, devices: usize) -> Vec<Vec<(&Placed, i64)>> {
         let placed = if devices > 1 { &self.several } else { &self.survey.placed };
-        let find = |wanted: &dyn Fn(&Layout) -> bool| placed.iter().find(|placed| wanted(&placed.layout));
-        let experts = self.experts_within(experts, layers);
-        if layers == 0 {
-            return self.survey.placed.iter().find(|placed| placed.layout == Layout::Host).into_iter().collect();
-        }
+        let nearest = |number: &dyn Fn(&Layout) -> Option<i64>| {
+            let mut all: Vec<(&Placed, i64)> =
+                placed.iter().filter_map(|placed| number(&placed.layout).map(|further| (placed, further))).collect();
+            all.sort_by_key(|(_, further)| further.abs());
+            all
+        };
+        let only = |wanted: Layout| nearest(&|layout: &Layout| (*layout == wanted).then_some(0));
+        let within = self.experts_within(experts, layers);
         let mut all = Vec::new();
-        if layers < self.total_layers() {
-            all.extend(find(&|layout| matches!(layout, Layout::Part(from, to) if (*from..=*to).contains(&layers))));
-        } else if !experts {
-            all.extend(find(&|layout| *layout == Layout::Whole));
+        if layers == 0 {
+            let host = self.survey.placed.iter().filter(|placed| placed.layout == Layout::Host);
+            all.push(host.map(|placed| (placed, 0)).collect());
+        } else if layers < self.total_layers() {
+            all.push(nearest(&|layout| match layout {
+                Layout::Part(known) => Some(i64::from(*known) - i64::from(layers)),
+                _ => None,
+            }));
+        } else if !within {
+            all.push(only(Layout::Whole));
         }
-        if experts {
-            all.extend(find(&|layout| *layout == Layout::Experts));
+        if layers > 0 && within {
+            all.push(nearest(&|layout| match layout {
+                Layout::Experts(known) => Some(i64::from(experts) - i64::from(*known)),
+                _ => None,
+            }));
         }
+        all.retain(|layouts| !layouts.is_empty());
         all
     }
 
@@ -245,20 +273,52 @@ impl SizingProfile {
     fn compute(
         &self,
         spread: &[Option<usize>],
-        layouts: &[&Placed],
-        mode: usize,
+        layouts: &[Vec<(&Placed, i64)>],
+        attention: Attention,
         shape: &Shape,
         need: &mut MemoryNeed,
     ) -> Option<()> {
         let survey = &self.survey;
         let features = shape.features(survey.rules);
         let used: Vec<usize> = (0..need.devices.len()).filter(|device| spread.contains(&Some(*device))).collect();
-        for placed in layouts {
-            let bytes = |place: usize| -> Option<Bytes> {
-                let curve = placed.curves.get(place).or(placed.curves.last())?[mode]?;
-                Some(rounded(survey.curves.bytes(curve, &features)))
+        let weights = &survey.weights;
+        let kinds: Vec<u16> = weights
+            .runs
+            .iter()
+            .flat_map(|(kind, count)| std::iter::repeat_n(*kind, usize::try_from(*count).unwrap_or(0)))
+            .collect();
+        let bytes = |kind: u16, name: u16| {
+            let copies = weights.kinds.get(usize::from(kind)).map(|kind| &kind.copies);
+            copies.and_then(|copies| copies.get(usize::from(name))).copied().unwrap_or(0)
+        };
+        let copies = Copies { kinds: &kinds, bytes: &bytes };
+        for layouts in layouts {
+            let found = layouts.iter().find_map(|(placed, further)| {
+                let trace = placed.choices[attention.index()].as_ref()?.trace(&features);
+                let blocks = i64::from(survey.blocks);
+                let on_device = match placed.layout {
+                    Layout::Part(layers) => i64::from(layers) - 1,
+                    Layout::Experts(experts) => blocks - i64::from(experts),
+                    Layout::Host | Layout::Whole => blocks,
+                };
+                let further = Further { on_host: *further, on_device, period: i64::from(survey.period) };
+                Some((*placed, trace, survey.traces.reach(trace, further)?))
+            });
+            let (placed, trace, reach) = match found {
+                Some(found) => found,
+                // Where no trace reaches, the nearest, as it is.
+                None => {
+                    let trace = layouts[0].0.choices[attention.index()].as_ref()?.trace(&features);
+                    (layouts[0].0, trace, Reach::default())
+                }
             };
-            need.host.compute = need.host.compute.max(bytes(0)?);
+            let bytes = survey.traces.bytes(trace, &placed.places, &features, &copies, reach);
+            let at = |wanted: usize| -> Bytes {
+                let here = placed.places.iter().zip(&bytes).filter(|((place, _, _), _)| usize::from(*place) == wanted);
+                Bytes::new(here.map(|(_, bytes)| bytes).sum())
+            };
+            let last = placed.places.iter().map(|(place, _, _)| usize::from(*place)).max().unwrap_or(0);
+            need.host.compute = need.host.compute.max(at(0));
             for (order, device) in used.iter().enumerate() {
                 // The first, those in the middle, the last.
                 let place = match order {
@@ -266,9 +326,8 @@ impl SizingProfile {
                     _ if order + 1 == used.len() => 3,
                     _ => 2,
                 };
-                let place = place.min(placed.curves.len() - 1);
                 let compute = &mut need.devices[*device].compute;
-                *compute = (*compute).max(bytes(place)?);
+                *compute = (*compute).max(at(place.min(last)));
             }
         }
         Some(())
@@ -315,6 +374,41 @@ impl SizingProfile {
             }
         }
         Ok(None)
+    }
+}
+
+/// What a model takes at each of some contexts: for whoever asks the same of many machines.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContextLadder {
+    /// Context, bytes on the device, bytes on the host; rising.
+    steps: Vec<(ContextTokens, Bytes, Bytes)>,
+}
+
+impl ContextLadder {
+    /// For one device, or none, and contexts of each sequence; those that are longer than the model was trained for, or that
+    /// llama.cpp does not make, are left out.
+    pub fn new(profile: &SizingProfile, settings: &EngineSettings, needed: &Needed<'_>, contexts: &[u32]) -> Self {
+        let step = |context: u32| {
+            let settings = EngineSettings { context: ContextTokens::new(context), ..settings.clone() };
+            let need = profile.need(&settings, needed).ok()?;
+            let device = need.devices.first().map_or(Bytes::ZERO, DeviceMemory::total);
+            Some((ContextTokens::new(context), device, need.host.total()))
+        };
+        let mut wanted: Vec<u32> =
+            contexts.iter().copied().filter(|context| *context <= profile.context_train()).collect();
+        wanted.sort_unstable();
+        Self { steps: wanted.into_iter().filter_map(step).collect() }
+    }
+
+    /// The longest of the contexts that takes no more than `free` on the device and `host` beside it.
+    pub fn largest(&self, free: Bytes, host: Bytes) -> Option<ContextTokens> {
+        let fitting = self.steps.partition_point(|(_, device, beside)| *device <= free && *beside <= host);
+        fitting.checked_sub(1).map(|index| self.steps[index].0)
+    }
+
+    /// Context, bytes on the device and bytes on the host of each step, rising.
+    pub fn steps(&self) -> &[(ContextTokens, Bytes, Bytes)] {
+        &self.steps
     }
 }
 

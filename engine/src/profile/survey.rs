@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::fit::Tree;
-use super::planes::{self, FEATURES, Features, Plane};
 use super::shape::Rules;
+use super::sizes::{Features, Size};
+use super::trace::{Ask, Asks, Choice, Copies, Further, Order, Place, Reach, Trace, reach, replay};
 
 /// Type of the KV cache and flash attention: the combinations that llama.cpp takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,14 +29,6 @@ impl Attention {
     }
 }
 
-/// How many combinations of attention and rows of logits there are.
-pub const MODES: usize = 2 * Attention::ALL.len();
-
-/// The place of a combination among [`MODES`].
-pub fn mode(attention: Attention, all_outputs: bool) -> usize {
-    2 * attention.index() + usize::from(all_outputs)
-}
-
 /// What lies where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -45,15 +37,14 @@ pub enum Layout {
     Host,
     /// All layers on GPUs.
     Whole,
-    /// The last layers on GPUs: at least and at most so many, where the output counts as one.
-    Part(u32, u32),
-    /// All layers on GPUs, the experts on the host.
-    Experts,
+    /// The last layers on GPUs: so many, where the output counts as one.
+    Part(u32),
+    /// All layers on GPUs, but the experts of the first so many on the host.
+    Experts(u32),
 }
 
-/// The sizes of compute buffers in one layout, by place and mode: indices into a list of curves; none where llama.cpp
-/// makes no such context.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Compute buffers in one layout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Placed {
     /// The layout.
     #[serde(rename = "l")]
@@ -61,94 +52,91 @@ pub struct Placed {
     /// Whether `auto` is flash attention there.
     #[serde(rename = "f")]
     pub auto_fused: bool,
-    /// The host, then each device.
+    /// The allocators.
+    #[serde(rename = "p")]
+    pub places: Vec<Place>,
+    /// Which trace a context has, by attention; none where llama.cpp makes no such context.
     #[serde(rename = "c")]
-    pub curves: Vec<[Option<u16>; MODES]>,
+    pub choices: [Option<Choice>; 4],
 }
 
-/// Pieces by cells; each a list of indices of planes.
+/// All traces, each with what it shares with others.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Curves {
-    /// Each plane as pairs of a product's index and its bytes.
-    planes: Vec<Vec<f64>>,
-    /// Each curve as indices of planes.
-    curves: Vec<Tree<u16>>,
+pub struct Traces {
+    orders: Vec<Order>,
+    asks: Vec<Asks>,
+    sizes: Vec<Size>,
+    traces: Vec<Trace>,
 }
 
-impl Curves {
-    /// The bytes of a curve.
-    pub fn bytes(&self, curve: u16, features: &Features) -> f64 {
-        let curve = self.curves.get(usize::from(curve));
-        let plane =
-            |index: &u16, features: &Features| self.plane(*index).map_or(0.0, |plane| planes::value(&plane, features));
-        curve.map_or(0.0, |curve| curve.value(features, &plane))
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> u16 {
-        u16::try_from(self.curves.len()).unwrap_or(u16::MAX)
-    }
-
-    fn plane(&self, index: u16) -> Option<Plane> {
-        let mut plane = [0.0; FEATURES];
-        for pair in self.planes.get(usize::from(index))?.chunks_exact(2) {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index below FEATURES")]
-            let feature = pair[0] as usize;
-            *plane.get_mut(feature)? = pair[1];
-        }
-        Some(plane)
-    }
-
-    /// Adds a curve; planes that are there already are used again.
-    pub fn add(&mut self, curve: &Tree<Plane>) -> u16 {
-        let curve = curve.map(&mut |plane| self.add_pairs(compact(plane)));
-        self.add_curve(curve)
-    }
-
-    fn add_curve(&mut self, curve: Tree<u16>) -> u16 {
-        let known = self.curves.iter().position(|known| *known == curve);
-        let index = known.unwrap_or_else(|| {
-            self.curves.push(curve);
-            self.curves.len() - 1
+impl Traces {
+    /// Adds a trace whose sizes are of this list.
+    pub fn add(&mut self, order: &[u16], asks: &[Ask], sizes: &[Size]) -> u16 {
+        // Traces whose sizes alone differ have the same asks when each numbers its sizes for itself.
+        let mut mine: Vec<u16> = Vec::new();
+        let mut moved = |size: u16| {
+            let size = index_of(&mut self.sizes, sizes.get(usize::from(size)).cloned().unwrap_or_default());
+            index_of(&mut mine, size)
+        };
+        let asks = asks.iter().map(|ask| match *ask {
+            Ask::Allocate(allocator, slot, size) => Ask::Allocate(allocator, slot, moved(size)),
+            Ask::Shrink(slot, size) => Ask::Shrink(slot, moved(size)),
+            other => other,
         });
-        u16::try_from(index).unwrap_or(u16::MAX)
+        let asks = Asks(asks.collect());
+        let trace = Trace(index_of(&mut self.orders, order.to_vec()), index_of(&mut self.asks, asks), mine);
+        index_of(&mut self.traces, trace)
     }
 
-    fn add_pairs(&mut self, pairs: Vec<f64>) -> u16 {
-        let known = self.planes.iter().position(|known| *known == pairs);
-        let index = known.unwrap_or_else(|| {
-            self.planes.push(pairs);
-            self.planes.len() - 1
-        });
-        u16::try_from(index).unwrap_or(u16::MAX)
-    }
-
-    /// Adds all of another list; says the new index of each.
+    /// Adds all of another list; says the new number of each trace.
     pub fn merge(&mut self, other: &Self) -> Vec<u16> {
-        let planes: Vec<u16> = other.planes.iter().map(|pairs| self.add_pairs(pairs.clone())).collect();
-        let mut moved = |index: &u16| planes.get(usize::from(*index)).copied().unwrap_or(0);
-        other.curves.iter().map(|curve| self.add_curve(curve.map(&mut moved))).collect()
+        let all = (0..).zip(&other.traces).filter_map(|(trace, _)| other.trace(trace));
+        let owned = all.map(|(order, asks, sizes)| (order, asks, sizes.into_iter().cloned().collect::<Vec<_>>()));
+        owned.map(|(order, asks, sizes)| self.add(order, asks, &sizes)).collect()
+    }
+
+    /// What each allocator takes.
+    pub fn bytes(
+        &self,
+        trace: u16,
+        places: &[Place],
+        features: &Features,
+        copies: &Copies<'_>,
+        reach: Reach,
+    ) -> Vec<u64> {
+        let Some((order, asks, sizes)) = self.trace(trace) else { return Vec::new() };
+        replay(order, asks, &sizes, places, features, copies, reach)
+    }
+
+    /// Whether and how a trace holds for other layers.
+    pub fn reach(&self, trace: u16, further: Further) -> Option<Reach> {
+        let (order, asks, _) = self.trace(trace)?;
+        reach(order, asks, further)
+    }
+
+    /// The different sizes.
+    pub fn sizes(&self) -> &[Size] {
+        &self.sizes
+    }
+
+    fn trace(&self, trace: u16) -> Option<(&Order, &[Ask], Vec<&Size>)> {
+        let Trace(order, asks, sizes) = self.traces.get(usize::from(trace))?;
+        let sizes = sizes.iter().filter_map(|size| self.sizes.get(usize::from(*size))).collect();
+        Some((self.orders.get(usize::from(*order))?, &self.asks.get(usize::from(*asks))?.0, sizes))
     }
 }
 
-/// The coefficients that matter, to five digits: a millionth of a size is less than any rounding of llama.cpp's.
-fn compact(plane: &Plane) -> Vec<f64> {
-    let mut pairs = Vec::new();
-    for (index, coefficient) in plane.iter().enumerate() {
-        // Below this a product adds less than a kilobyte where it is largest.
-        let least = [256.0, 1.0, 16.0, 64.0, 0.002, 0.002, 0.002, 0.002, 1.0][index];
-        if *coefficient >= least {
-            #[expect(clippy::cast_precision_loss, reason = "a small index")]
-            pairs.push(index as f64);
-            let digits = 10_f64.powf(5.0 - coefficient.log10().floor());
-            pairs.push((coefficient * digits).round() / digits);
-        }
-    }
-    pairs
+/// The number of a thing in a list, to which it is added where it is new.
+pub fn index_of<T: PartialEq>(list: &mut Vec<T>, one: T) -> u16 {
+    let index = list.iter().position(|known| *known == one).unwrap_or_else(|| {
+        list.push(one);
+        list.len() - 1
+    });
+    u16::try_from(index).unwrap_or(u16::MAX)
 }
 
 /// What a tensor takes where it lies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockWeights {
     /// On a device.
     pub device: u64,
@@ -160,6 +148,8 @@ pub struct BlockWeights {
     pub experts_on_device: u64,
     /// Of the experts alone, on the host.
     pub experts_on_host: u64,
+    /// Of each weight on a device, in the order of the names that any block has.
+    pub copies: Vec<u64>,
 }
 
 /// Weights by block, and those that belong to none.
@@ -209,12 +199,21 @@ pub struct Survey {
     pub cache: Cache,
     /// Compute buffers by layout.
     pub placed: Vec<Placed>,
-    /// Their curves.
-    pub curves: Curves,
+    /// After how many blocks their kinds come again.
+    pub period: u32,
+    /// Their traces.
+    pub traces: Traces,
     /// The worst miss at a point that no curve was made from, as a share.
     pub worst: f64,
     /// How often llama.cpp was asked.
     pub asked: u32,
+}
+
+impl Survey {
+    /// The same of another quantization.
+    pub fn with_weights(self, weights: Weights) -> Self {
+        Self { weights, ..self }
+    }
 }
 
 /// Runs of equal things, and the list of different ones.

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use regex_lite::Regex;
 
 use super::model::{ReferenceModel, all};
-use crate::maker::{Quantization, UnknownQuantization, distance};
+use crate::maker::{Quantization, UnknownQuantization};
 
 /// No reference model has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -127,7 +127,7 @@ fn nearest(plain: &str) -> Vec<String> {
     // Half of a letter for the beginning: "qwen3" is nearer to "qwen3-32b" than to "phi-2".
     ids.sort_by_key(|id| {
         let common = id.chars().zip(plain.chars()).take_while(|(one, other)| one == other).count();
-        (2 * distance(id, plain)).saturating_sub(3 * common)
+        (2 * strsim::levenshtein(id, plain)).saturating_sub(3 * common)
     });
     ids.into_iter().take(3).map(str::to_owned).collect()
 }

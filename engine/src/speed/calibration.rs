@@ -1,23 +1,27 @@
 //! [`Calibration`]: what a machine's own benchmark says against the priors.
 //!
-//! Two numbers for decoding (how much longer its launches, and its weights, take than the priors say) and two for
+//! Where the benchmark's models are known by name, its own times replace the priors ([`Measured`]). Else:
+//! two numbers for decoding (how much longer its launches, and its weights, take than the priors say) and two for
 //! prefilling, fitted to the benchmark's models of random weights and shrunk towards 1 where the models are too alike to
 //! tell launches from weights.
 
 use muster_proto::{BenchModel, BenchPoint, Benchmark};
 
+use crate::bench_models::BenchShape;
 use crate::device_table::KnownDevice;
 
 use super::costs::{ModelCosts, ModelFacts};
+use super::measured::Measured;
 use super::physics::{self, Part, Rates, Term, Work};
 use super::priors::Priors;
 use super::question::{Backend, Engine, default_backend};
 
 /// Factors on a device's times, from its own benchmark.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Calibration {
     decode: Factors,
     prefill: Factors,
+    own: Option<Measured>,
 }
 
 /// Factors on seconds.
@@ -40,6 +44,9 @@ impl Calibration {
 
     fn from_benchmark_with(benchmark: &Benchmark, device: &str, known: &KnownDevice, priors: &Priors) -> Option<Self> {
         let points: Vec<&BenchPoint> = benchmark.points.iter().filter(|point| point.device == device).collect();
+        let own = Measured::from_points(&points);
+        // The priors' terms are compared with short contexts of dense models.
+        let points: Vec<&BenchPoint> = points.into_iter().filter(|point| point.depth == 0 && is_dense(point)).collect();
         let backend = backend_of(device, known);
         let factors = |decode: bool| {
             let samples: Vec<(f64, f64, f64)> = points
@@ -53,7 +60,12 @@ impl Calibration {
                 .collect();
             fit(&samples)
         };
-        Some(Self { decode: factors(true)?, prefill: factors(false)? })
+        Some(Self { decode: factors(true)?, prefill: factors(false)?, own })
+    }
+
+    /// Seconds of a token of one part, from what was measured alone; `None` where only the priors say something.
+    pub(super) fn seconds(&self, work: &Work, part: &Part, decode: bool) -> Option<f64> {
+        self.own.as_ref()?.seconds(work, part, decode)
     }
 
     /// The factor on a term's seconds.
@@ -61,6 +73,10 @@ impl Calibration {
         let factors = if decode { self.decode } else { self.prefill };
         if is_launch(term) { factors.launches } else { factors.weights }
     }
+}
+
+fn is_dense(point: &BenchPoint) -> bool {
+    BenchShape::named(&point.model.name).is_none_or(|shape| shape.experts.0 == 0)
 }
 
 fn is_launch(term: &Term) -> bool {
@@ -86,7 +102,7 @@ fn split(
     let costs = costs_of(&point.model)?;
     let rates = match backend {
         Backend::Cpu => Rates::cpu(known, point.threads)?,
-        _ => Rates::gpu(known, backend, physics::TODAY)?,
+        _ => Rates::gpu(known, backend, physics::CARRIED)?,
     };
     let tokens = f64::from(if decode { point.decode_tokens } else { point.prefill_tokens }).max(1.0);
     let work = Work {
@@ -98,7 +114,7 @@ fn split(
         depth: 0.0,
         tokens,
         ubatch: 512.0,
-        year: physics::TODAY,
+        year: physics::CARRIED,
         engine: Engine::LlamaCpp,
     };
     let terms = if decode { physics::decode(&work) } else { physics::prefill(&work) };

@@ -131,6 +131,13 @@ fn calibrated(question: &SpeedQuestion, work: &Work, decode: bool, priors: &Prio
     };
     let mut seconds = 0.0;
     for (index, part) in work.parts.iter().enumerate() {
+        // A GPU computes a host's layers in a prefill, from copies: only the priors know how fast.
+        let copied = !decode && index > 0 && part.rates.backend == "cpu";
+        let own = calibration(index).filter(|_| !copied).and_then(|own| own.seconds(work, part, decode));
+        if let Some(own) = own {
+            seconds += own;
+            continue;
+        }
         let mut parts = vec![part.clone()];
         if !decode && index > 0 && part.rates.backend == "cpu" {
             // The first part stands for the GPU that computes copies; it holds nothing here.
@@ -176,7 +183,7 @@ pub fn work<'a>(question: &SpeedQuestion<'a>, decode: bool) -> Result<Work<'a>, 
     {
         return Err(SpeedError::Question { detail: "a share of layers is not between 0 and 1".into() });
     }
-    let year = question.built.unwrap_or(physics::TODAY);
+    let year = question.built.unwrap_or(physics::CARRIED);
     for (index, share) in question.devices.iter().enumerate() {
         let device = share.device;
         if !fits(device, question.backend) {
@@ -186,6 +193,7 @@ pub fn work<'a>(question: &SpeedQuestion<'a>, decode: bool) -> Result<Work<'a>, 
             device: device.name.clone(),
             missing: if device.bandwidth.is_none() { "bandwidth" } else { "arithmetic" },
         })?;
+        let rates = if question.first_matrix_extension { rates.without_second_matrix_extension() } else { rates };
         let of_all = if shares > 0.0 { share.layers / shares } else { 1.0 };
         parts.push(Part {
             rates,

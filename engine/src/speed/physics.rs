@@ -92,8 +92,12 @@ pub struct Rates {
     pub architecture: String,
     /// How its matrix arithmetic works, as parameters name it: `matrix`, `dot`, `scalar`, …
     pub unit: &'static str,
+    /// How its attention over a prompt works, as parameters name it: on matrix units, or on the shaders (`tile`, `shader`).
+    pub attention_unit: &'static str,
     /// Memory bandwidth, in bytes a second.
     pub bandwidth: f64,
+    /// Bytes a second that a CPU's threads can ask for; infinite for a GPU.
+    pub draw: f64,
     /// Shader arithmetic, in FP32 operations a second of lanes that each issue one instruction a clock.
     pub arithmetic: f64,
     /// Logarithm of watts per shader arithmetic, against a desktop card's, where it has fewer; else, and where the power is
@@ -110,10 +114,12 @@ pub struct Rates {
     /// cards; 0 without matrix units.
     pub matrix: f64,
     /// Logarithm of shader arithmetic against a middling card's 30·10¹²: the same matrix has as many tiles on a larger
-    /// chip, and its last wave leaves more of it idle. 0 for a CPU.
+    /// chip, and its last wave leaves more of it idle; a smaller one gains nothing. 0 for a CPU.
     pub size: f64,
     /// Threads, of a CPU.
     pub threads: f64,
+    /// Whether two processors share the work, each with memory of its own.
+    pub sockets: bool,
 }
 
 /// Watts per 10¹² shader operations a second of a desktop card at its full clock (GeForce RTX 4090: 450 W, 82.6).
@@ -137,6 +143,24 @@ fn full_power(architecture: &str) -> f64 {
 
 /// From when on llama.cpp's builds are taken as today's: the mass of the measurements that the priors come from.
 pub(super) const TODAY: f64 = 2025.7;
+/// When the build that this program carries was made.
+pub(super) const CARRIED: f64 = 2026.8;
+/// Until then CUDA and ROCm multiplied experts one after the other, after the host had read which they are (llama.cpp's
+/// pull request 13199 ended it where there is a quantized kernel).
+const EXPERTS_ONE_BY_ONE: f64 = 2025.34;
+/// From when on routing, norms and gates are one kernel each and not several (llama.cpp's fusions of autumn 2025).
+const FUSED: f64 = 2025.8;
+/// From when on ROCm's attention uses matrix units: after the build of December 2025, and before that of summer 2026, of
+/// which measurements are known.
+const ROCM_MATRIX_ATTENTION: f64 = 2026.2;
+/// Until then the states of Qwen 3 Next and 3.5 (gated delta nets) were computed by some sixty small operations a layer,
+/// and not by one of their own.
+const STATES_IN_STEPS: f64 = 2026.25;
+/// Those operations.
+const STEPS_OF_A_STATE: f64 = 60.0;
+/// Bytes a second that one thread of an x86 or Arm core draws from memory while it dequantizes: some dozen cache lines in
+/// flight at 90 ns, and what prefetching adds. Apple's cores keep twice as many in flight.
+const BANDWIDTH_OF_A_THREAD: f64 = 20e9;
 /// From this many tokens in a batch on, the GPU computes layers whose weights are on the host and copies those
 /// (`ggml-cuda.cu`, `ggml-vulkan.cpp`: `offload_op`, `min_batch_size = 32`).
 const OFFLOAD_BATCH: f64 = 32.0;
@@ -146,6 +170,7 @@ impl Rates {
     pub fn gpu(device: &KnownDevice, backend: Backend, built: f64) -> Option<Self> {
         let arithmetic = shader_arithmetic(device)?;
         let architecture = architecture(device);
+        let unit = matrix_unit(&architecture, device.vendor, backend, built);
         let power = match device.tdp_watts {
             Some(watts) if !device.unified => watts / (arithmetic / 1e12),
             _ => f64::INFINITY,
@@ -159,16 +184,19 @@ impl Rates {
         let (generation, lanes) = device.pcie.unwrap_or((4.0, 16));
         Some(Self {
             backend: backend.name().to_owned(),
-            unit: matrix_unit(&architecture, backend, built),
+            unit,
+            attention_unit: attention_unit(unit, backend),
             bandwidth: device.bandwidth?,
+            draw: f64::INFINITY,
             arithmetic,
             power: (power / WATTS_PER_TERA).ln().clamp(-1.0, 0.0),
             busy_power: (busy_power / full_power(&architecture)).ln().clamp(-1.2, 0.0),
             unified: device.unified || device.vendor == Vendor::Apple,
             bus: 0.8 * 0.985e9 * 2.0_f64.powf(generation - 3.0) * f64::from(lanes),
             matrix: matrix_ratio(device),
-            size: (arithmetic / 30e12).ln().max(-1.5),
+            size: (arithmetic / 30e12).ln().max(0.0),
             threads: 0.0,
+            sockets: false,
             architecture,
         })
     }
@@ -176,21 +204,35 @@ impl Rates {
     /// A CPU's with that many threads; `None` where its cores are not known.
     pub fn cpu(device: &KnownDevice, threads: Option<u32>) -> Option<Self> {
         let cores = device.cpu.as_ref()?;
-        let threads = f64::from(threads.unwrap_or(cores.cores).min(cores.cores));
+        let threads = threads.unwrap_or(cores.cores);
+        let busy = f64::from(threads.min(cores.cores));
+        let each = BANDWIDTH_OF_A_THREAD * if device.vendor == Vendor::Apple { 2.0 } else { 1.0 };
         Some(Self {
             backend: Backend::Cpu.name().to_owned(),
             architecture: cores.instructions.clone(),
             unit: "cpu",
+            attention_unit: "cpu",
             bandwidth: cores.bandwidth.or(device.bandwidth)?,
-            arithmetic: threads * cores.ghz * 1e9 * operations_per_clock(device, &cores.instructions),
+            draw: busy * each,
+            arithmetic: busy * cores.ghz * 1e9 * operations_per_clock(device, &cores.instructions),
             power: 0.0,
             busy_power: 0.0,
             unified: true,
             bus: f64::INFINITY,
             matrix: 0.0,
             size: 0.0,
-            threads,
+            threads: f64::from(threads.min(2 * cores.cores)),
+            sockets: device.key.ends_with("-2p"),
         })
+    }
+
+    /// The same card with a Vulkan driver that lacks NVIDIA's own extension for matrices.
+    #[must_use]
+    pub fn without_second_matrix_extension(mut self) -> Self {
+        if self.unit == "coopmat2" {
+            (self.unit, self.attention_unit) = ("coopmat", "coopmat");
+        }
+        self
     }
 }
 
@@ -244,14 +286,15 @@ fn matrix_ratio(device: &KnownDevice) -> f64 {
 }
 
 /// How a backend multiplies matrices on an architecture.
-fn matrix_unit(architecture: &str, backend: Backend, built: f64) -> &'static str {
+fn matrix_unit(architecture: &str, vendor: Vendor, backend: Backend, built: f64) -> &'static str {
     match (architecture, backend) {
         // The matrix cores of CDNA are used for quantized weights since July 2025 (llama.cpp's pull request 14624).
-        ("CDNA1" | "CDNA2" | "CDNA3", _) if built < 2025.55 => "unused",
+        ("CDNA1" | "CDNA2" | "CDNA3", Backend::Rocm) if built < 2025.55 => "unused",
         // dp4a and its AMD likes appear with Pascal's GP102, Vega 20, RDNA 2.
         ("P100" | "GCN4" | "GCN5" | "RDNA1", Backend::Cuda | Backend::Rocm) => "scalar",
         // llama.cpp compiles one path for compute capability 7.5, whose matrix instructions this chip emulates.
         ("Turing (no tensor cores)", Backend::Cuda) => "emulated",
+        ("Volta", Backend::Cuda) => "matrix",
         (
             "Pascal"
             | "GCN5.1"
@@ -267,6 +310,8 @@ fn matrix_unit(architecture: &str, backend: Backend, built: f64) -> &'static str
         ) => "dot",
         // Before the extension for cooperative matrices was used.
         (_, Backend::Vulkan) if built < 2024.93 => "dot",
+        (_, Backend::Vulkan) if vendor == Vendor::Nvidia => "coopmat2",
+        (_, Backend::Vulkan) if vendor == Vendor::Amd => "coopmat",
         ("RDNA3" | "RDNA3.5", _) => "wmma",
         ("Turing", _) => "matrix-turing",
         ("M5" | "M6", _) => "neural",
@@ -274,6 +319,45 @@ fn matrix_unit(architecture: &str, backend: Backend, built: f64) -> &'static str
         ("Battlemage" | "Xe2", _) => "xmx",
         _ => "matrix",
     }
+}
+
+/// How a backend computes flash attention over a prompt (`fattn.cu`, `ggml-vulkan.cpp`): ROCm's default kernels left
+/// the matrix units idle for long, and so do CUDA's and Vulkan's where there are none.
+fn attention_unit(unit: &'static str, backend: Backend) -> &'static str {
+    match (backend, unit) {
+        (Backend::Rocm, _) => "tile",
+        (Backend::Vulkan, "coopmat" | "coopmat2" | "xmx") => unit,
+        (Backend::Vulkan, _) => "shader",
+        (Backend::Cuda, "matrix" | "matrix-turing") => "mma",
+        (Backend::Cuda, _) => "tile",
+        _ => unit,
+    }
+}
+
+/// Whether weights of a quantized type are turned into F16 for the vendor's library to multiply
+/// (`ggml_cuda_should_use_mmq`): on NVIDIA's matrix units until June 2024 (llama.cpp's pull request 8062), on Volta's to
+/// this day, on RDNA 3's and 4's until December 2025 (17576).
+fn by_library(rates: &Rates, kind: &str, year: f64, engine: Engine) -> bool {
+    if class(kind) == "float" || engine == Engine::IkLlamaCpp {
+        return false;
+    }
+    match (rates.backend.as_str(), rates.architecture.as_str()) {
+        ("cuda", "Volta") => true,
+        ("cuda", "Turing" | "Ampere" | "A100" | "Ada" | "Hopper") => year < 2024.48,
+        ("rocm", "RDNA3" | "RDNA3.5" | "RDNA4") => year < 2025.95,
+        _ => false,
+    }
+}
+
+/// Times as many operations as needed that CDNA's vector units did before its matrix units were used: its 64 lanes ran
+/// kernels written for 32, and a matrix was cut into too few tiles (128 by 128) for all of its compute units (0.27·10¹²
+/// operations a second each), with none of them split.
+fn idle_lanes(rates: &Rates, width: f64, batch: f64) -> f64 {
+    if rates.unit != "unused" {
+        return 1.0;
+    }
+    let tiles = (width / 128.0).max(1.0) * (batch / 128.0).max(1.0);
+    2.0 * (rates.arithmetic / 0.27e12 / tiles).max(1.0)
 }
 
 /// Classes of types whose kernels are alike.
@@ -355,15 +439,50 @@ impl Work<'_> {
         if age > 0.0 { vec![(format!("{name}/{}", rates.backend), age)] } else { Vec::new() }
     }
 
-    /// What the fork of llama.cpp does otherwise, by backend and type.
-    fn fork(&self, name: &str, kind: &str, rates: &Rates) -> Vec<(String, f64)> {
+    /// A parameter's type, and what the fork of llama.cpp does otherwise with it. On a CPU the fork has kernels of its own
+    /// for all types, so that nothing of llama.cpp's differences between types is left.
+    fn types(&self, name: &str, kind: &str, rates: &Rates) -> Vec<(String, f64)> {
+        let fork = vec![
+            (format!("{name}.ik/{}", rates.backend), 1.0),
+            (format!("{name}.ik.{}/{}", class(kind), rates.backend), 1.0),
+        ];
         match self.engine {
-            Engine::LlamaCpp => Vec::new(),
-            Engine::IkLlamaCpp => vec![
-                (format!("{name}.ik/{}", rates.backend), 1.0),
-                (format!("{name}.ik.{}/{}", class(kind), rates.backend), 1.0),
-            ],
+            Engine::LlamaCpp => Self::kinds(name, kind, rates),
+            Engine::IkLlamaCpp if rates.backend == "cpu" => {
+                join(&[fork, vec![(format!("{name}.ik.{}.{kind}/cpu", class(kind)), 1.0)]])
+            }
+            Engine::IkLlamaCpp => join(&[Self::kinds(name, kind, rates), fork]),
         }
+    }
+
+    /// What a GPU's newer builds fuse. Few devices were measured with and without, and none with the build that this
+    /// program carries: of that, the gain is left out, which errs on the slow side.
+    fn fused(&self, name: &str, rates: &Rates) -> Vec<(String, f64)> {
+        if (FUSED..CARRIED).contains(&self.year) && rates.backend != "cpu" { backend(name, rates) } else { Vec::new() }
+    }
+
+    /// How a prompt's attention is computed: see [`attention_unit`]; newer builds of ROCm use the matrix units where several
+    /// query heads share a key (`fattn.cu`: `amd_wmma_available`, `gqa_opt_applies`).
+    fn attention_unit(&self, attention: &Attention, rates: &Rates) -> &'static str {
+        let grouped = attention.cache_elements < 2.0 * attention.heads * attention.head_size;
+        let matrices = rates.backend == "rocm" && matches!(rates.unit, "wmma" | "matrix");
+        if matrices && grouped && self.year >= ROCM_MATRIX_ATTENTION { "mma" } else { rates.attention_unit }
+    }
+
+    /// Whether a gated delta net is computed in steps.
+    fn steps_through_states(&self) -> bool {
+        let delta = matches!(self.costs.architecture.as_str(), "qwen3next" | "qwen35" | "qwen35moe");
+        delta && self.costs.recurrent_layers > 0.0 && self.year < STATES_IN_STEPS
+    }
+
+    /// Whether experts are launched one by one, three matrices each and the host waiting: in old builds, and still for
+    /// types without a quantized kernel.
+    fn loops_over_experts(&self, rates: &Rates) -> bool {
+        let plain = self.costs.experts.first().is_some_and(|weights| class(&weights.kind) == "float");
+        self.costs.expert_layers > 0.0
+            && self.engine == Engine::LlamaCpp
+            && matches!(rates.backend.as_str(), "cuda" | "rocm")
+            && (self.year < EXPERTS_ONE_BY_ONE || plain)
     }
 
     fn kinds(name: &str, kind: &str, rates: &Rates) -> Vec<(String, f64)> {
@@ -402,7 +521,8 @@ pub fn decode(work: &Work) -> Vec<Term> {
         let rates = &part.rates;
         let cpu = rates.backend == "cpu";
         // Launching kernels: some 10 µs a layer; nothing to launch on a CPU but its threads' meeting.
-        let launch = join(&[levels("d.launch", rates), work.aged("d.launch.age", rates)]);
+        let launch =
+            join(&[levels("d.launch", rates), work.aged("d.launch.age", rates), work.fused("d.launch.fused", rates)]);
         let each = if cpu { 1e-6 * rates.threads } else { 1e-5 };
         terms.push(Term {
             concern: Concern::Other,
@@ -412,7 +532,11 @@ pub fn decode(work: &Work) -> Vec<Term> {
             factors: launch.clone(),
         });
         if costs.expert_layers > 0.0 {
-            let extra = join(&[launch.clone(), backend("d.launch.experts", rates)]);
+            let extra = join(&[
+                launch.clone(),
+                backend("d.launch.experts", rates),
+                work.fused("d.launch.experts.fused", rates),
+            ]);
             terms.push(Term {
                 concern: Concern::Other,
                 lane: Lane::Alone,
@@ -431,12 +555,33 @@ pub fn decode(work: &Work) -> Vec<Term> {
                 factors: extra,
             });
         }
+        if work.steps_through_states() {
+            terms.push(Term {
+                concern: Concern::Other,
+                lane: Lane::Alone,
+                cpu,
+                quantity: costs.recurrent_layers * part.layers * STEPS_OF_A_STATE * 5e-6,
+                factors: backend("d.delta", rates),
+            });
+        }
+        if work.loops_over_experts(rates) && work.year < EXPERTS_ONE_BY_ONE {
+            terms.push(Term {
+                concern: Concern::Experts,
+                lane: Lane::Alone,
+                cpu,
+                quantity: costs.expert_layers * part.experts * 3.0 * (costs.experts_used * 8e-6 + 2e-5),
+                factors: vec![("d.experts.loop".into(), 1.0)],
+            });
+        }
         for (weights, share, expert) in pieces(costs, part) {
             let share = if expert { share * costs.experts_active() } else { share };
             let experts = if expert { backend("d.experts", rates) } else { Vec::new() };
             let mut bandwidth = join(&[levels("d.bandwidth", rates), experts.clone()]);
             if rates.unified && !cpu {
                 bandwidth.push(("d.bandwidth.unified".into(), 1.0));
+            }
+            if rates.sockets {
+                bandwidth.push(("d.sockets".into(), 1.0));
             }
             terms.push(Term {
                 concern: of(expert),
@@ -445,10 +590,16 @@ pub fn decode(work: &Work) -> Vec<Term> {
                 quantity: weights.bytes * share / rates.bandwidth,
                 factors: bandwidth,
             });
+            terms.push(Term {
+                concern: of(expert),
+                lane: Lane::Memory(index),
+                cpu,
+                quantity: weights.bytes * share / rates.draw,
+                factors: vec![("d.draw".into(), 1.0)],
+            });
             let mut compute = join(&[
                 levels("d.compute", rates),
-                Work::kinds("d.compute", &weights.kind, rates),
-                work.fork("d.compute", &weights.kind, rates),
+                work.types("d.compute", &weights.kind, rates),
                 work.aged("d.compute.age", rates),
                 experts,
             ]);
@@ -544,6 +695,16 @@ pub fn prefill(work: &Work) -> Vec<Term> {
             quantity: count * each / batch,
             factors: launch,
         });
+        if work.loops_over_experts(rates) {
+            let launched = costs.expert_layers * part.experts * costs.expert_count * costs.experts_read(batch);
+            terms.push(Term {
+                concern: Concern::Experts,
+                lane: Lane::Alone,
+                cpu: false,
+                quantity: launched * 3.0 * 2e-5 / batch,
+                factors: vec![("p.experts.loop".into(), 1.0)],
+            });
+        }
         for (weights, share, expert) in pieces(costs, part) {
             if costs.output.as_ref().is_some_and(|output| std::ptr::eq(output, weights)) {
                 // Only the last token of a prompt needs its output.
@@ -557,16 +718,23 @@ pub fn prefill(work: &Work) -> Vec<Term> {
                 continue;
             }
             let (used, read) = if expert { (costs.experts_active(), costs.experts_read(batch)) } else { (1.0, 1.0) };
+            let library = by_library(rates, &weights.kind, work.year, work.engine);
+            let kind = if library { "F16" } else { weights.kind.as_str() };
             let mut matmul = join(&[
                 levels("p.matmul", rates),
-                Work::kinds("p.matmul", &weights.kind, rates),
-                work.fork("p.matmul", &weights.kind, rates),
+                work.types("p.matmul", kind, rates),
                 work.aged("p.matmul.age", rates),
                 vec![(format!("p.matmul.unit.{}", rates.unit), 1.0)],
                 vec![(format!("p.matmul.unit.{}/{}", rates.unit, rates.backend), 1.0)],
                 vec![(format!("p.matmul@{}", rates.architecture), 1.0)],
-                vec![(format!("p.matmul.{}/{}/{}", class(&weights.kind), rates.backend, rates.architecture), 1.0)],
+                vec![(format!("p.matmul.{}/{}/{}", class(kind), rates.backend, rates.architecture), 1.0)],
             ]);
+            if rates.unit == "emulated" {
+                matmul.push(("p.matmul.unit.dot".into(), 1.0));
+            }
+            if rates.sockets {
+                matmul.push(("p.sockets".into(), 1.0));
+            }
             if rates.busy_power != 0.0 {
                 matmul.push(("p.matmul.power".into(), rates.busy_power));
             }
@@ -581,10 +749,13 @@ pub fn prefill(work: &Work) -> Vec<Term> {
                 matmul.push(("p.matmul.size.experts".into(), rates.size));
             }
             if rates.matrix != 0.0 && rates.unit != "unused" {
-                matmul.push(("p.matmul.rate".into(), rates.matrix));
-                matmul.push((format!("p.matmul.rate/{}", rates.backend), rates.matrix));
+                // The quantized kernels spend much of their time on scales, which the shaders multiply.
+                let name = if class(kind) == "float" { "p.matmul.rate.float" } else { "p.matmul.rate" };
+                matmul.push((name.into(), rates.matrix));
+                matmul.push((format!("{name}/{}", rates.backend), rates.matrix));
             }
-            let operations = 2.0 * weights.parameters * share / rates.arithmetic;
+            let operations =
+                2.0 * weights.parameters * share / rates.arithmetic * idle_lanes(rates, costs.width, batch);
             let experts = if expert { backend("p.matmul.experts", rates) } else { Vec::new() };
             terms.push(Term {
                 concern: of(expert),
@@ -611,6 +782,16 @@ pub fn prefill(work: &Work) -> Vec<Term> {
                 quantity: bytes / rates.bandwidth,
                 factors: vec![("p.read".into(), 1.0)],
             });
+            if library {
+                // F16 copies are written and read, once for each physical batch.
+                terms.push(Term {
+                    concern: of(expert),
+                    lane: Lane::Alone,
+                    cpu: false,
+                    quantity: weights.parameters * share * read * 4.0 / batch / rates.bandwidth,
+                    factors: backend("p.dequant", rates),
+                });
+            }
             if copied {
                 terms.push(Term {
                     concern: Concern::Other,
@@ -646,7 +827,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
             let seen = attention.layers * part.layers * context(attention, work.depth, work.tokens);
             let mut products = join(&[
                 levels("p.attention", rates),
-                vec![(format!("p.attention.unit.{}", rates.unit), 1.0)],
+                vec![(format!("p.attention.unit.{}", work.attention_unit(attention, rates)), 1.0)],
                 work.aged("p.attention.age", rates),
             ]);
             if attention.head_size > 128.0 {
@@ -676,6 +857,16 @@ pub fn prefill(work: &Work) -> Vec<Term> {
                     factors: backend("p.scores", rates),
                 });
             }
+        }
+        if work.steps_through_states() {
+            // The same steps for each chunk of 64 tokens.
+            terms.push(Term {
+                concern: Concern::Other,
+                lane: Lane::Alone,
+                cpu: rates.backend == "cpu",
+                quantity: costs.recurrent_layers * part.layers * STEPS_OF_A_STATE * 1e-5 / 64.0,
+                factors: backend("p.delta", rates),
+            });
         }
         if costs.state_elements > 0.0 {
             let scan = costs.state_elements * part.layers * 8.0 / rates.arithmetic;

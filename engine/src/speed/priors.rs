@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 use super::physics::{self, Concern, Term};
 
 /// Logarithm by which times of attention over the context scatter beyond those of weights: a factor of two.
-const CONTEXT: f64 = 1.0;
+const CONTEXT: f64 = 0.8;
 /// The same of experts.
-const EXPERTS: f64 = 0.3;
+const EXPERTS: f64 = 0.2;
 
 /// How far 80 % of measurements scatter, as logarithms of seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -104,6 +104,9 @@ pub struct SpeedQuestion<'a> {
     pub built: Option<f64>,
     /// Whose engine.
     pub engine: Engine,
+    /// Whether a Vulkan driver of an NVIDIA card has only the first extension for matrices (`KHR_cooperative_matrix`), as
+    /// before 2025.
+    pub first_matrix_extension: bool,
 }
 
 impl<'a> SpeedQuestion<'a> {
@@ -131,6 +134,7 @@ impl<'a> SpeedQuestion<'a> {
             threads: None,
             built: None,
             engine: Engine::LlamaCpp,
+            first_matrix_extension: false,
         }
     }
 }

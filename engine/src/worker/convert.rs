@@ -60,7 +60,16 @@ pub(super) fn phantom(device: &PhantomDevice) -> wire::Phantom {
 }
 
 pub(super) fn size_options(options: &SizeOptions) -> wire::SizeOptions {
-    let SizeOptions { total_context, outputs, placement, layout: _, graphs } = options;
+    let SizeOptions {
+        total_context,
+        outputs,
+        placement,
+        layout: _,
+        graphs,
+        unmodified_fit,
+        earlier,
+        gpu_without_layers,
+    } = options;
     let (fit, fit_min_context, fit_margin) = match placement {
         Placement::AsSet => (false, 0, 0),
         Placement::Fit { min_context, margin } => (true, min_context.get(), margin.get()),
@@ -72,6 +81,10 @@ pub(super) fn size_options(options: &SizeOptions) -> wire::SizeOptions {
         fit_min_context,
         fit_margin,
         earlier_builds: *graphs == Graphs::EarlierBuilds,
+        unmodified_fit: *unmodified_fit,
+        f32_masks: *graphs == Graphs::EarlierBuilds && earlier.f32_masks,
+        copied_rows: *graphs == Graphs::EarlierBuilds && earlier.copied_rows,
+        gpu_without_layers: *gpu_without_layers,
     }
 }
 

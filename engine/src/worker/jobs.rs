@@ -7,7 +7,7 @@ use muster_proto::{BenchModel, BenchPoint, Bytes, ContextTokens, Device, EngineS
 use tokio::time::timeout;
 
 use super::process::Process;
-use super::{WorkerCommand, WorkerError, convert};
+use super::{EarlierBuild, WorkerCommand, WorkerError, convert};
 use crate::wire::{self, from_worker::Reply, to_worker::Request};
 
 /// A model file to size by llama.cpp's own dry run.
@@ -37,6 +37,12 @@ pub struct SizeOptions {
     pub layout: Layout,
     /// Whose graphs the compute buffers are for.
     pub graphs: Graphs,
+    /// Which of them, where they are earlier builds'.
+    pub earlier: EarlierBuild,
+    /// A GPU that has no layer still computes long prompts, as with llama.cpp's own programs; Muster's workers leave it alone.
+    pub gpu_without_layers: bool,
+    /// A fit as llama.cpp compiles it, many times slower and the same: for tests that it is.
+    pub unmodified_fit: bool,
 }
 
 /// Whose graphs the compute buffers are for. Weights and caches are the same for all.
@@ -45,9 +51,8 @@ pub enum Graphs {
     /// Those of the llama.cpp that is linked, which is what a load then takes.
     #[default]
     ThisBuild,
-    /// Those of earlier builds (until b8200 at least), to compare with what they logged. They lack the inputs for batches that mix tokens and
-    /// embeddings, and backends did not reorder graphs or keep tensors longer for fused operations. On devices only: main
-    /// memory is not an earlier build's.
+    /// Those of earlier builds (until b8200 at least), to compare with what they logged: [`EarlierBuild`] says in what they
+    /// differ. On devices only: main memory is not an earlier build's.
     EarlierBuilds,
 }
 
@@ -182,15 +187,34 @@ pub struct BenchRequest {
     pub threads: Option<u32>,
     /// Smaller models and fewer repeats: a few seconds.
     pub quick: bool,
+    /// Load on the first device for so long after all else; zero for none.
+    pub sustained: Duration,
 }
 
-/// How far a benchmark is.
+/// What a benchmark tells while it runs. What was measured is told at once, so that it is there if the rest is cut off.
 #[derive(Clone, Debug, PartialEq)]
-pub struct BenchProgress {
-    /// What is being done, e.g. `llama-33m Q8_0 on CPU: decode`.
-    pub step: String,
-    /// Share of the steps that are done, 0 to 1.
-    pub fraction: f32,
+pub enum BenchEvent {
+    /// It runs.
+    Started {
+        /// As this process.
+        pid: u32,
+    },
+    /// It goes on.
+    Progress {
+        /// What is being done, e.g. `muster-61m Q8_0 on CPU: measuring`.
+        step: String,
+        /// Share of the steps that are done, 0 to 1.
+        fraction: f32,
+    },
+    /// A model was measured.
+    Point(Box<BenchPoint>),
+    /// A device was under load.
+    Sustained {
+        /// llama.cpp's name of it.
+        device: String,
+        /// Decoding over time, in tokens a second.
+        rates: Vec<f64>,
+    },
 }
 
 /// What llama.cpp can compute on here, each device once; the CPU is one of them.
@@ -236,37 +260,46 @@ pub async fn size(command: &WorkerCommand, request: SizeRequest) -> Result<Sized
     .await
 }
 
-/// Measures prefill and decode speed on models of random weights, on the CPU and on the first GPU. Dropping the future
-/// cancels; the model that was in use then stays in the scratch directory, which is the caller's.
+/// Measures prefill and decode speed on models of random weights, on each GPU and on the CPU; what is found goes to
+/// `tell`. Dropping the future cancels; the model that was in use then stays in the scratch directory, which is the
+/// caller's.
 ///
 /// # Errors
 /// See [`WorkerError`].
 pub async fn bench(
     command: &WorkerCommand,
     request: BenchRequest,
-    mut progress: impl FnMut(BenchProgress) + Send,
-) -> Result<Vec<BenchPoint>, WorkerError> {
+    mut tell: impl FnMut(BenchEvent) + Send,
+) -> Result<(), WorkerError> {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let job = wire::Bench {
         scratch_dir: convert::path(&request.scratch_dir),
-        budget_ms: u64::try_from(request.budget.as_millis()).unwrap_or(u64::MAX),
+        budget_ms: millis(request.budget),
         threads: request.threads.unwrap_or(0),
         quick: request.quick,
+        sustained_ms: millis(request.sustained),
     };
-    let mut points = Vec::new();
-    once(command, Request::Bench(job), |reply| match reply {
+    let process = Process::spawn(command)?;
+    tell(BenchEvent::Started { pid: process.pid });
+    follow(process, command.silence_limit, Request::Bench(job), |reply| match reply {
         Reply::Progress(step) => {
-            progress(BenchProgress { step: step.step, fraction: step.fraction });
+            tell(BenchEvent::Progress { step: step.step, fraction: step.fraction });
             Step::More
         }
         Reply::BenchPoint(point) => {
-            points.extend(bench_point(point));
+            if let Some(point) = bench_point(point) {
+                tell(BenchEvent::Point(Box::new(point)));
+            }
+            Step::More
+        }
+        Reply::Sustained(wire::Sustained { device, rates }) => {
+            tell(BenchEvent::Sustained { device, rates });
             Step::More
         }
         Reply::Done(wire::Done {}) => Step::Done(()),
         _ => Step::Unexpected,
     })
-    .await?;
-    Ok(points)
+    .await
 }
 
 /// A point; `None` where something took no time at all, which is no measurement.
@@ -285,7 +318,7 @@ fn bench_point(point: wire::BenchPoint) -> Option<BenchPoint> {
         decode_tokens: point.decode_tokens,
         prefill: Spread::of(point.prefill)?,
         decode: Spread::of(point.decode)?,
-        depth: 0,
+        depth: point.depth,
     })
 }
 
@@ -321,16 +354,25 @@ pub(super) enum Step<T> {
 pub(super) async fn once<T>(
     command: &WorkerCommand,
     request: Request,
+    on_reply: impl FnMut(Reply) -> Step<T>,
+) -> Result<T, WorkerError> {
+    follow(Process::spawn(command)?, command.silence_limit, request, on_reply).await
+}
+
+/// Sends a worker its one request, and follows its replies until one ends the job.
+async fn follow<T>(
+    mut process: Process,
+    silence_limit: Duration,
+    request: Request,
     mut on_reply: impl FnMut(Reply) -> Step<T>,
 ) -> Result<T, WorkerError> {
     const ID: u64 = 1;
-    let mut process = Process::spawn(command)?;
     process.send(ID, request).await?;
     loop {
-        let reply = match timeout(command.silence_limit, process.receive()).await {
+        let reply = match timeout(silence_limit, process.receive()).await {
             Ok(Some(message)) => message.reply,
             Ok(None) => return Err(process.died().await),
-            Err(_) => return Err(process.hung(command.silence_limit).await),
+            Err(_) => return Err(process.hung(silence_limit).await),
         };
         let outcome = match reply {
             Some(Reply::Refused(refused)) => Err(WorkerError::Refused { reason: refused.reason }),

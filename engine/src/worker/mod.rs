@@ -9,6 +9,7 @@
 mod chat;
 mod command;
 mod convert;
+mod earlier_build;
 mod error;
 mod generator;
 mod jobs;
@@ -23,10 +24,11 @@ pub use chat::{
     ChatRequest, FinishReason, GenerateError, GenerationEvent, ResponseFormat, Sampling, ToolCallDelta, ToolChoice,
 };
 pub use command::WorkerCommand;
+pub use earlier_build::EarlierBuild;
 pub use error::WorkerError;
 pub use generator::{GenerationStream, Generator, LoadRequest, Loaded};
 pub use jobs::{
-    BenchProgress, BenchRequest, Graphs, Layout, Outputs, PhantomBackend, PhantomDevice, Placement, SizeOptions,
+    BenchEvent, BenchRequest, Graphs, Layout, Outputs, PhantomBackend, PhantomDevice, Placement, SizeOptions,
     SizeRequest, Sized, TensorOverride, bench, devices, size,
 };
 pub use make::{Made, MakeRequest, Weights, make_model};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::jobs::{Step, once};
 use super::{WorkerCommand, WorkerError, convert};
-use crate::quantizations::Quantization;
+use crate::maker::Quantization;
 use crate::wire::{self, from_worker::Reply, to_worker::Request};
 
 /// A file to quantize.
@@ -14,7 +14,7 @@ pub struct QuantizeRequest {
     pub source: PathBuf,
     /// To; must not exist. Until it is whole the file has this name with `.partial` behind it.
     pub target: PathBuf,
-    /// llama.cpp's name of the quantization, e.g. `Q4_K_M`; [`QUANTIZATIONS`](crate::quantizations::QUANTIZATIONS) has all.
+    /// llama.cpp's name of the quantization, e.g. `Q4_K_M`, as [`Quantization::from_name`] takes it.
     pub quantization: String,
     /// Threads to compute on; `None` takes all cores.
     pub threads: Option<u32>,
@@ -48,10 +48,10 @@ pub async fn quantize(
     let refused = |reason: String| WorkerError::Refused { reason };
     let quantization = Quantization::from_name(&request.quantization)
         .ok_or_else(|| refused(format!("llama.cpp makes no quantization {:?}", request.quantization)))?;
-    if quantization.needs_imatrix && request.imatrix.is_none() {
+    if quantization.needs_importance() && request.imatrix.is_none() {
         return Err(refused(format!(
             "{} needs an importance matrix: make one with llama.cpp's llama-imatrix, or choose a type that needs none",
-            quantization.name
+            quantization.name()
         )));
     }
     if request.target.exists() {
@@ -63,7 +63,7 @@ pub async fn quantize(
     let job = wire::Quantize {
         source: convert::path(&request.source),
         target: convert::path(&request.target),
-        file_type: quantization.number(),
+        file_type: quantization.file_type().cast_signed(),
         threads: request.threads.unwrap_or(0),
         partial: convert::path(&partial.0),
         imatrix: request.imatrix.as_deref().map(convert::path),

@@ -76,6 +76,58 @@ fn tables_match_the_vocabulary() {
     assert!(words.contains(r#"tensor "token_embd.weight""#) && words.contains("33 rows for the 32 tokens"), "{words}");
 }
 
+/// Sums and products that stay just inside of 64 bits, or leave them.
+#[test]
+fn sizes_near_the_edge_of_64_bits_are_refused() {
+    let dimensions = |sizes: &[u64]| refusal(&Raw::of("llama").tensor("w", sizes, T_F32).bytes());
+    assert!(dimensions(&[1 << 32, 1 << 32]).contains("dimensions [4294967296, 4294967296] are too large"));
+    assert!(dimensions(&[1 << 61]).contains("dimensions [2305843009213693952] are too large"));
+    let half = Raw::of("llama").tensor("v", &[1 << 59], T_F32).tensor_at("w", &[1 << 59], T_F32, 1 << 61);
+    assert!(refusal(&half.bytes()).contains("all tensors together are too large"));
+}
+
+#[test]
+fn tensors_stand_one_after_the_other() {
+    let at = |offset| refusal(&Raw::of("llama").tensor("v", &[64], T_F32).tensor_at("w", &[64], T_F32, offset).bytes());
+    assert!(at(0).contains("data offset 0 overlaps tensors before it, which end at 256"), "{}", at(0));
+    assert!(at(260).contains("data offset 260 is no multiple of the alignment 32"), "{}", at(260));
+}
+
+/// What single architectures divide by or assert.
+#[test]
+fn shapes_that_end_the_process_are_refused() {
+    let experts = |groups, used| {
+        let raw = Raw::of("llama").u32("llama.expert_count", 8).u32("llama.expert_used_count", 2);
+        raw.u32("llama.expert_group_count", groups).u32("llama.expert_group_used_count", used)
+    };
+    for (raw, says) in [
+        (experts(8, 1), "8 groups of 8 experts"),
+        (experts(4, 4), "4 of 4 groups are used"),
+        (Raw::of("mamba2").u32("mamba2.ssm.group_count", 0), "it is 0, and must be from 1 to 65536"),
+        (Raw::of("grovemoe").u32("grovemoe.experts_per_group", 0), "it is 0, and must be from 1 to 1024"),
+        (
+            Raw::of("ernie4_5-moe").u32("ernie4_5-moe.interleave_moe_layer_step", 0),
+            "it is 0, and must be from 1 to 512",
+        ),
+        (Raw::of("llama").again("", vec![4, 0, 0, 0, 1, 0, 0, 0]), "the key of metadata entry 1 is empty"),
+        // 8 is Q8_0, in blocks of 32.
+        (Raw::of("llama").tensor("w", &[33], 8), "rows of 33 elements are no multiple of Q8_0's block of 32"),
+    ] {
+        let words = refusal(&raw.bytes());
+        assert!(words.contains(says), "{words}");
+    }
+}
+
+#[test]
+fn texts_have_limits_of_their_own() {
+    let template = Raw::of("llama").value("tokenizer.chat_template", STRING, &(2_u64 << 20).to_le_bytes());
+    assert!(refusal(&template.bytes()).contains("more than 1048576"));
+    // Each is short enough; together they are not.
+    let token = [&(1_u64 << 16).to_le_bytes()[..], &[b'x'; 1 << 16]].concat();
+    let tokens = Raw::of("llama").array("tokenizer.ggml.tokens", STRING, 513, &token.repeat(513));
+    assert!(refusal(&tokens.bytes()).contains("the length of all texts in"));
+}
+
 #[test]
 fn a_count_that_promises_the_world_allocates_nothing() {
     // 61 bytes that claim 2^24 numbers, 2^20 texts, 2^16 entries.

@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 use muster_engine::gguf::GgufHeader;
 use muster_engine::maker::{ModelSpec, Quantization};
 use muster_engine::worker::{
-    Graphs, MakeRequest, Outputs, SizeOptions, SizeRequest, Weights, WorkerCommand, make_model, size,
+    Graphs, Layout, MakeRequest, Outputs, PhantomDevice, SizeOptions, SizeRequest, TensorOverride, Weights,
+    WorkerCommand, make_model, size,
 };
 use muster_proto::{Bytes, ContextTokens, DeviceMemory, EngineSettings, FlashAttention, KvType};
 
 use crate::row::{Parts, Row};
+use crate::vintage::Vintage;
 
 /// A log's estimates.
 pub struct Replayed {
@@ -51,13 +53,33 @@ async fn sized(
     path: &Path,
     graphs: Graphs,
 ) -> Result<BTreeMap<String, Parts>, String> {
+    let vintage = Vintage::of(row);
+    let mut settings = settings(row)?;
+    let mut devices = row.phantoms();
+    let mut layout = Layout::default();
+    if vintage.hidden_device
+        && let Some(first) = devices.first().cloned()
+    {
+        devices.push(PhantomDevice { name: "hidden".into(), ..first });
+        layout.split = vec![1.0, 0.0];
+    }
+    if row.hides_devices() && devices.len() == 2 {
+        layout.split = split_of_caches(command, row, path, &settings, &devices).await?;
+    }
+    if let Some(layers) = settings.gpu_layers.filter(|layers| *layers > 0 && vintage.output_last) {
+        settings.gpu_layers = Some(layers + 1);
+        layout.overrides.push(TensorOverride { pattern: "^output".into(), device: "CPU".into() });
+    }
     let options = SizeOptions {
         total_context: row.number("n_ctx").map(ContextTokens::new),
         outputs: Outputs::MicroBatch,
         graphs,
+        earlier: vintage.build,
+        gpu_without_layers: true,
+        layout,
         ..SizeOptions::default()
     };
-    let request = SizeRequest { path: path.to_owned(), settings: settings(row)?, devices: row.phantoms(), options };
+    let request = SizeRequest { path: path.to_owned(), settings, devices, options };
     let sized = size(command, request).await.map_err(|error| error.to_string())?;
     let parts = |memory: &DeviceMemory| Parts {
         model: mib(memory.model),
@@ -66,8 +88,49 @@ async fn sized(
     };
     let mut by_device: BTreeMap<String, Parts> =
         sized.need.devices.iter().map(|device| (device.name.clone(), parts(device))).collect();
+    let header = GgufHeader::read(path).map_err(|error| error.to_string())?;
+    let tied = header.tensors.iter().all(|tensor| tensor.name != "output.weight");
+    if row.maps_whole_files(tied) {
+        for parts in by_device.values_mut() {
+            parts.model = mib(header.tensor_bytes);
+        }
+    }
     by_device.insert("Host".into(), parts(&sized.need.host));
     Ok(by_device)
+}
+
+/// The layers of two devices, of which a log says only what caches each got: the fewest on the first that make its cache
+/// as large. A setting that the log does not print, and no part of the judgement but by its rounding.
+async fn split_of_caches(
+    command: &WorkerCommand,
+    row: &Row,
+    path: &Path,
+    settings: &EngineSettings,
+    devices: &[PhantomDevice],
+) -> Result<Vec<f32>, String> {
+    let layers = row.number("n_layers_total").ok_or("the log does not say how many layers there are")?;
+    let wanted = row.allocated().get(&devices[0].name).map_or(0.0, |parts| parts.context);
+    #[allow(clippy::cast_precision_loss, reason = "a small count")]
+    let split = |first: u32| vec![first as f32, (layers - first) as f32];
+    let (mut low, mut high) = (0, layers);
+    while low < high {
+        let middle = u32::midpoint(low, high);
+        let options = SizeOptions {
+            total_context: row.number("n_ctx").map(ContextTokens::new),
+            layout: Layout { split: split(middle), ..Layout::default() },
+            ..SizeOptions::default()
+        };
+        let request =
+            SizeRequest { path: path.to_owned(), settings: settings.clone(), devices: devices.to_vec(), options };
+        let sized = size(command, request).await.map_err(|error| error.to_string())?;
+        let context = sized.need.devices.iter().find(|device| device.name == devices[0].name);
+        if context.map_or(0.0, |device| mib(device.context)) + 0.01 < wanted {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(split(low))
 }
 
 #[allow(clippy::cast_precision_loss, reason = "sizes of files are far below 2^52")]

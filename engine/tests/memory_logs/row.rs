@@ -126,6 +126,29 @@ impl Row {
         by_device
     }
 
+    fn gpu_lines(&self) -> impl Iterator<Item = &str> {
+        let lines = self.facts.get("gpus_logged").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        lines.iter().filter_map(Value::as_str)
+    }
+
+    /// Whether the machine has more devices than the model was spread over, by a split that the log does not print.
+    pub fn hides_devices(&self) -> bool {
+        let used = self.allocated().keys().filter(|name| *name != "Host").count();
+        used > 1 && self.gpu_lines().filter(|line| line.starts_with("using device")).count() > used
+    }
+
+    /// Whether Metal's one buffer over the mapped file covers all of it. It spans the file from the first tensor that it
+    /// needs to the last. A tied embedding, which is written first, is among them; and a file that was converted from a single
+    /// part (the hub's parts have 5 GB) has the alphabetical order of the original names, in which the output `lm_head` comes
+    /// before the embedding.
+    pub fn maps_whole_files(&self, tied: bool) -> bool {
+        let mapped = self.buffers("model_buffers").any(|(name, _)| name.starts_with("M") && name.ends_with("_Mapped"));
+        let parameters: f64 =
+            self.text("model_params_logged").split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(f64::MAX);
+        let billions = if self.text("model_params_logged").ends_with('M') { parameters / 1e3 } else { parameters };
+        self.text("backend") == "metal" && mapped && (tied || billions * 2.0 < 5.0)
+    }
+
     /// The GPUs that the log shows, as phantoms.
     pub fn phantoms(&self) -> Vec<PhantomDevice> {
         let backend = match self.text("backend") {

@@ -13,8 +13,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use muster_engine::worker::{
-    Generator, Layout, LoadRequest, PhantomBackend, PhantomDevice, SizeOptions, SizeRequest, WorkerCommand, devices,
-    size,
+    BenchEvent, BenchRequest, Generator, Layout, LoadRequest, PhantomBackend, PhantomDevice, SizeOptions, SizeRequest,
+    WorkerCommand, bench, devices, size,
 };
 use muster_proto::{
     Bytes, ContextTokens, Device, DeviceKind, DeviceMemory, EngineSettings, FlashAttention, KvType, MemoryNeed,
@@ -217,4 +217,32 @@ async fn recurrent_layers_take_what_the_dry_run_says() {
 async fn matrices_too_large_for_the_device_take_what_the_dry_run_says() {
     let folder = tempfile::tempdir().unwrap();
     check(small_models::made(&command(), folder.path(), &small_models::TOO_LARGE).await).await;
+}
+
+#[tokio::test]
+async fn the_benchmark_measures_the_device_and_the_processor() {
+    let device = real_device().await;
+    let scratch = tempfile::tempdir().unwrap();
+    let request = BenchRequest {
+        scratch_dir: scratch.path().to_owned(),
+        budget: Duration::from_secs(60),
+        threads: None,
+        quick: true,
+        sustained: Duration::ZERO,
+    };
+    let mut points = Vec::new();
+    let found = bench(&command(), request, |event| {
+        if let BenchEvent::Point(point) = event {
+            points.push(*point);
+        }
+    });
+    within(found).await.unwrap();
+    for name in [device.name.as_str(), "CPU"] {
+        let own: Vec<_> = points.iter().filter(|point| point.device == name).collect();
+        assert!(!own.is_empty(), "no point of {name}");
+        assert!(own.iter().all(|point| point.threads.is_some() == (name == "CPU")));
+        for point in own {
+            println!("{name} {} {}: {}", point.model.name, point.model.quantization, point.decode.median);
+        }
+    }
 }

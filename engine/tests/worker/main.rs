@@ -5,6 +5,7 @@
 mod costs;
 mod deaths;
 mod dry_runs;
+mod encoders;
 mod generating;
 mod jobs;
 mod maker;

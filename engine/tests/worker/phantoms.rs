@@ -223,3 +223,30 @@ async fn a_fit_keeps_experts_on_the_host() {
     assert!(sized.layout.overrides.iter().any(|o| o.pattern.contains("exps") && o.device == "CPU"));
     assert!(sized.need.host.model > Bytes::from_gib(5));
 }
+
+#[tokio::test]
+async fn a_fit_places_as_llama_cpp_compiles_it() {
+    let folder = tempfile::tempdir().unwrap();
+    // Dense and mixed, one device and several, a part of a layer, a context that shrinks, nothing that fits.
+    let cases: [(&str, u32, &[u64]); 7] = [
+        ("llama-3.1-8b", CONTEXT, &[4]),
+        ("llama-3.1-8b", 0, &[4, 3]),
+        ("gemma-3-12b", 0, &[9]),
+        ("qwen3-30b-a3b", 0, &[13]),
+        ("qwen3-30b-a3b", CONTEXT, &[5, 7]),
+        ("gpt-oss-20b", 0, &[7]),
+        ("gpt-oss-20b", CONTEXT, &[1]),
+    ];
+    for (model, context, gib) in cases {
+        let path = header(folder.path(), model, |_| {}).await;
+        let devices: Vec<PhantomDevice> =
+            gib.iter().enumerate().map(|(index, gib)| of(*gib, &format!("CUDA{index}"))).collect();
+        let fit = async |unmodified_fit| {
+            let placement = Placement::Fit { min_context: ContextTokens::new(4096), margin: Bytes::from_gib(1) };
+            let total_context = Some(ContextTokens::new(context));
+            let options = SizeOptions { placement, total_context, unmodified_fit, ..SizeOptions::default() };
+            sized(&path, settings(context, 1), devices.clone(), options).await
+        };
+        assert_eq!(fit(false).await, fit(true).await, "{model} at {context} on {gib:?} GiB");
+    }
+}

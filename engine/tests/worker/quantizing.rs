@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use muster_engine::gguf::GgufHeader;
-use muster_engine::quantizations::QUANTIZATIONS;
+use muster_engine::maker::Quantization;
 use muster_engine::random_model::{RandomModelSpec, write_random_model};
 use muster_engine::worker::{QuantizeRequest, WorkerCommand, WorkerError, quantize};
 use muster_proto::Bytes;
@@ -114,25 +114,40 @@ async fn every_type_is_made_with_an_importance_matrix_and_the_header_says_so() {
     let (_folder, source) = bundled();
     let matrix = imatrix(&source, "");
     let mut sizes = Vec::new();
-    for known in QUANTIZATIONS {
-        let target = source.with_file_name(format!("{}.gguf", known.name));
+    for name in Quantization::all().map(Quantization::name) {
+        let target = source.with_file_name(format!("{name}.gguf"));
         let request =
-            QuantizeRequest { target: target.clone(), imatrix: Some(matrix.clone()), ..request(&source, known.name) };
+            QuantizeRequest { target: target.clone(), imatrix: Some(matrix.clone()), ..request(&source, name) };
         within(quantize(&command(), request, |_| {})).await.unwrap();
         let header = GgufHeader::read(&target).unwrap();
-        assert_eq!(header.file_type().as_deref(), Some(known.name));
-        assert_eq!(header.get_u64("quantize.imatrix.chunks_count"), Some(12), "{}", known.name);
+        assert_eq!(header.file_type().as_deref(), Some(name));
+        assert_eq!(header.get_u64("quantize.imatrix.chunks_count"), Some(12), "{name}");
         sizes.push(header.bits_per_weight());
     }
     assert!(sizes[0] > 31.9 && sizes.last().unwrap() < &4.0, "{sizes:?}");
 }
 
 #[tokio::test]
-async fn a_type_that_needs_an_importance_matrix_says_so_before_it_begins() {
+async fn only_a_type_that_needs_an_importance_matrix_says_so_and_before_it_begins() {
     let (_folder, source) = bundled();
-    for known in QUANTIZATIONS.into_iter().filter(|known| known.needs_imatrix) {
-        let words = refused(&command(), request(&source, known.name)).await;
-        assert!(words.contains(known.name) && words.contains("needs an importance matrix"), "{words}");
+    for name in Quantization::all().filter(|known| known.needs_importance()).map(Quantization::name) {
+        let words = refused(&command(), request(&source, name)).await;
+        assert!(words.contains(name) && words.contains("needs an importance matrix"), "{words}");
+    }
+    for name in Quantization::all().filter(|known| !known.needs_importance()).map(Quantization::name) {
+        // Its first progress comes after the check.
+        let (begun, mut first) = tokio::sync::mpsc::unbounded_channel();
+        let (worker, request) = (command(), request(&source, name));
+        let target = request.target.clone();
+        let job = quantize(&worker, request, |step| drop(begun.send(step)));
+        within(async {
+            tokio::select! {
+                _ = first.recv() => {}
+                done = job => done.unwrap_or_else(|error| panic!("{name}: {error}")),
+            }
+        })
+        .await;
+        let _ = std::fs::remove_file(target);
     }
     let holed = imatrix(&source, "blk.2.ffn_up.weight");
     let words = refused(&command(), QuantizeRequest { imatrix: Some(holed), ..request(&source, "IQ2_XXS") }).await;
@@ -148,6 +163,7 @@ async fn an_importance_matrix_that_is_none_or_of_another_model_is_refused() {
         (&b"GGUF\x03\0\0\0"[..], "it ends at byte 8"),
         (&[0xff; 40], "neither llama.cpp's GGUF"),
         (b"\x01\0\0\0\xff\xff\xff\x7f", "at most 1024"),
+        (b"\x01\0\0\0\x01\0\0\0w\x01\0\0\0\x01\0\0\0\0\0\x80\x3f", "none of its entries names a tensor"),
     ] {
         std::fs::write(&path, bytes).unwrap();
         let said = refused(&command(), wrong.clone()).await;

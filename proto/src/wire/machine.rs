@@ -21,6 +21,7 @@ impl From<Machine> for wire::Machine {
             benchmark,
             desired_generation,
             observed,
+            bench_order,
         } = value;
         Self {
             id: RawBytes::copy_from_slice(id.as_bytes()),
@@ -34,6 +35,7 @@ impl From<Machine> for wire::Machine {
             benchmark: benchmark.map(Into::into),
             desired_generation,
             observed: observed.map(Into::into),
+            bench_order: bench_order.map(Into::into),
         }
     }
 }
@@ -53,6 +55,7 @@ impl TryFrom<wire::Machine> for Machine {
             benchmark,
             desired_generation,
             observed,
+            bench_order,
         } = message;
         Ok(Self {
             id: identity("id", &id)?,
@@ -66,6 +69,7 @@ impl TryFrom<wire::Machine> for Machine {
             benchmark: optional("benchmark", benchmark)?,
             desired_generation,
             observed: optional("observed", observed)?,
+            bench_order: optional("bench_order", bench_order)?,
         })
     }
 }

@@ -6,6 +6,7 @@
 
 mod admin;
 mod audit;
+mod bench_order;
 mod benchmark;
 mod catalog;
 mod desired;

@@ -114,8 +114,8 @@ impl From<Rejection> for wire::Rejection {
         let text = clip(value.to_string());
         let Rejection { reason } = value;
         let reason = match reason {
-            RejectionReason::MemoryShort { device, needs, free } => {
-                Some(Reason::MemoryShort(wire::MemoryShort { device, needs: needs.get(), free: free.get() }))
+            RejectionReason::MemoryShort { device, needs, free, typical } => {
+                Some(Reason::MemoryShort(wire::MemoryShort { device, needs: needs.get(), free: free.get(), typical }))
             }
             RejectionReason::DiskShort { needs, free } => {
                 Some(Reason::DiskShort(wire::DiskShort { needs: needs.get(), free: free.get() }))
@@ -145,11 +145,14 @@ impl TryFrom<wire::Rejection> for Rejection {
         let words = text("text", words)?;
         let reason = match reason {
             None => RejectionReason::Other { text: words },
-            Some(Reason::MemoryShort(wire::MemoryShort { device, needs, free })) => RejectionReason::MemoryShort {
-                device: text("memory_short.device", device)?,
-                needs: Bytes::new(needs),
-                free: Bytes::new(free),
-            },
+            Some(Reason::MemoryShort(wire::MemoryShort { device, needs, free, typical })) => {
+                RejectionReason::MemoryShort {
+                    device: text("memory_short.device", device)?,
+                    needs: Bytes::new(needs),
+                    free: Bytes::new(free),
+                    typical,
+                }
+            }
             Some(Reason::DiskShort(wire::DiskShort { needs, free })) => {
                 RejectionReason::DiskShort { needs: Bytes::new(needs), free: Bytes::new(free) }
             }

@@ -107,6 +107,25 @@ fn rates_that_are_no_rates_are_named() {
 }
 
 #[test]
+fn figures_of_a_quality_that_are_none_are_named() {
+    let quality = |break_it: fn(&mut wire::Quality, &mut wire::Divergence)| {
+        path::<Model, wire::Model>(samples::model_with_quality(), |message| {
+            let quality = message.artifacts[1].quality.as_mut().expect("the sample has one");
+            let mut divergence = quality.divergence.take().expect("the sample has one");
+            break_it(quality, &mut divergence);
+            quality.divergence.get_or_insert(divergence);
+        })
+    };
+    assert_eq!(quality(|_, found| found.mean = None), "artifacts[1].quality.divergence.mean");
+    assert_eq!(quality(|_, found| found.p999 = f64::INFINITY), "artifacts[1].quality.divergence.p999");
+    let error = quality(|_, found| found.mean = Some(wire::Statistic { value: 0.1, error: -1.0 }));
+    assert_eq!(error, "artifacts[1].quality.divergence.mean.error");
+    let long = quality(|quality, _| quality.text = "x".repeat(wire::TEXT_MAX + 1));
+    assert_eq!(long, "artifacts[1].quality.text");
+    assert_eq!(quality(|quality, _| quality.source = RawBytes::from_static(&[1; 5])), "artifacts[1].quality.source");
+}
+
+#[test]
 fn floods_are_refused() {
     let long = || "x".repeat(wire::TEXT_MAX + 1);
     let hostname = |message: &mut wire::Inventory| message.hostname = long();

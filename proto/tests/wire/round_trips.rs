@@ -38,6 +38,9 @@ fn full_values_come_back() {
     comes_back::<_, wire::Observed>(&samples::observed());
     comes_back::<_, wire::Model>(&samples::model());
     comes_back::<_, wire::Machine>(&samples::machine());
+    comes_back::<_, wire::BenchOrder>(&samples::bench_order());
+    let ordered = Machine { bench_order: Some(samples::bench_order()), ..samples::machine() };
+    comes_back::<_, wire::Machine>(&ordered);
     comes_back::<_, wire::Plan>(&samples::plan());
     comes_back::<_, wire::TokenRecord>(&samples::token());
     comes_back::<_, wire::Status>(&samples::status());
@@ -48,8 +51,7 @@ fn full_values_come_back() {
 
 #[test]
 fn a_measured_quality_comes_back() {
-    let mut model = samples::model();
-    model.artifacts[1].quality = Some(samples::quality());
+    let model = samples::model_with_quality();
     comes_back::<_, wire::Model>(&model);
     let closeness = Some(Closeness { winner: 0.002, this: 0.031 });
     let rejection = Rejection { reason: RejectionReason::Outranked { by: "Q8_0".into(), closeness } };

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes as RawBytes;
 use muster_proto::{
-    AdminRecord, Artifact, ArtifactSource, AssignmentId, AuditEvent, BenchModel, BenchPoint, Benchmark, Bytes,
-    BytesPerSecond, CaFingerprint, Candidate, ContextTokens, ControllerStatus, Cpu, Deployment, DeploymentState,
-    DesiredAssignment, DesiredState, Device, DeviceKind, DeviceMemory, Disk, Divergence, EngineSettings,
-    EnrolmentState, FlashAttention, Inventory, KvType, Machine, MachineId, MachinePlan, Measured, Memory, MemoryNeed,
-    Model, ModelDigest, Observed, Os, Plan, PolicyRecord, Prediction, ProbeFailure, Quality, Rejection,
-    RejectionReason, Spread, Statistic, Timestamp, TokenId, TokenRecord, TokensPerSecond, Transfer, wire,
+    AdminRecord, Artifact, ArtifactSource, AssignmentId, AuditEvent, BenchModel, BenchOrder, BenchOrderId,
+    BenchOrderState, BenchPoint, Benchmark, BenchmarkKind, Bytes, BytesPerSecond, CaFingerprint, Candidate,
+    ContextTokens, ControllerStatus, Cpu, Deployment, DeploymentState, DesiredAssignment, DesiredState, Device,
+    DeviceKind, DeviceMemory, Disk, Divergence, EngineSettings, EnrolmentState, FlashAttention, Inventory, KvType,
+    Machine, MachineId, MachinePlan, Measured, Memory, MemoryNeed, Model, ModelDigest, Observed, Os, Plan,
+    PolicyRecord, Prediction, ProbeFailure, Quality, Rejection, RejectionReason, Spread, Statistic, Timestamp, TokenId,
+    TokenRecord, TokensPerSecond, Transfer, wire,
 };
 
 pub fn moment(second: i64) -> Timestamp {
@@ -226,6 +227,25 @@ pub fn machine() -> Machine {
         benchmark: Some(benchmark()),
         desired_generation: 9,
         observed: Some(observed()),
+        bench_order: None,
+    }
+}
+
+/// An order in its middle, as no message of the first version carries one.
+pub fn bench_order() -> BenchOrder {
+    BenchOrder {
+        id: BenchOrderId::from_bytes([0x66; 16]),
+        machine: MachineId::from_bytes([0x11; 16]),
+        hostname: "desk-7".into(),
+        kind: BenchmarkKind::Full,
+        state: BenchOrderState::Running,
+        step: Some("decode of llama-33m Q4_K_M".into()),
+        fraction: Some(0.25),
+        reason: None,
+        ordered_at: moment(7),
+        ordered_by: "admin:anna".into(),
+        expires_at: moment(86_407),
+        ended_at: Some(moment(8)),
     }
 }
 
@@ -236,6 +256,7 @@ pub fn plan() -> Plan {
             device: "CUDA0".into(),
             needs: Bytes::from_mib(11_469),
             free: Bytes::from_mib(9830),
+            typical: false,
         },
         RejectionReason::DiskShort { needs: Bytes::from_gib(15), free: Bytes::from_gib(2) },
         RejectionReason::TooSlow { predicted: speed(3.2), wanted: speed(10.0) },
@@ -375,7 +396,7 @@ pub fn to_agent() -> Vec<wire::ToAgent> {
         Message::HeartbeatAck(wire::HeartbeatAck {}),
         Message::Challenge(wire::Challenge { nonce: RawBytes::from_static(&[5; 32]) }),
         Message::InventoryRequest(wire::InventoryRequest {}),
-        Message::BenchmarkRequest(wire::BenchmarkRequest { quick: true }),
+        Message::BenchmarkRequest(wire::BenchmarkRequest { quick: true, kind: 0, order: RawBytes::new() }),
     ]
     .map(Into::into)
     .into()
@@ -435,6 +456,13 @@ pub fn import_request() -> Vec<wire::ImportModelRequest> {
     [Message::Start(start), Message::Chunk(RawBytes::from_static(b"GGUF"))]
         .map(|message| wire::ImportModelRequest { message: Some(message) })
         .into()
+}
+
+/// A model of which one artifact was measured.
+pub fn model_with_quality() -> Model {
+    let mut model = model();
+    model.artifacts[1].quality = Some(quality());
+    model
 }
 
 /// A quality, as no message of the first version carries one.

@@ -292,6 +292,7 @@ pub fn machine() -> Machine {
         benchmark: Some(benchmark()),
         desired_generation: 9,
         observed: Some(observed),
+        bench_order: None,
     }
 }
 
@@ -309,6 +310,7 @@ pub fn bare_machine() -> Machine {
         benchmark: None,
         desired_generation: 0,
         observed: None,
+        bench_order: None,
     }
 }
 
@@ -377,7 +379,7 @@ pub fn plan() -> Plan {
             rejected: reason.map(|reason| Rejection { reason }),
         };
     let (needs, free) = (Bytes::from_mib(11_469), Bytes::from_mib(9830));
-    let short = RejectionReason::MemoryShort { device: "CUDA0".into(), needs, free };
+    let short = RejectionReason::MemoryShort { device: "CUDA0".into(), needs, free, typical: false };
     let qwen = "qwen/qwen3-8b";
     let candidates = vec![
         candidate(qwen, "Q8_0", 8.5, Some(needs), Some(short)),

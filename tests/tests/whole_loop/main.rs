@@ -3,12 +3,14 @@
 //! One program with many tests, so that it links once. Each test has its own controller, agents, folders and ports.
 
 mod answers;
+mod benches;
 mod certificates;
 mod duplicates;
 mod enrolment;
 mod estimates;
 mod full_disk;
 mod imports;
+mod metrics;
 mod operators;
 mod outages;
 mod privacy;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use muster_engine::bundled::NAME;
-use muster_tests::{Agent, Controller, Identity, Interceptor, PATIENCE, Reply, Request, user, wait_for};
+use muster_tests::{Agent, Controller, Identity, Interceptor, Metrics, PATIENCE, Reply, Request, user, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -37,7 +37,8 @@ fn hits(content: &[u8], words: &[&str]) -> Vec<String> {
 
 #[test]
 fn a_prompt_and_its_answer_are_found_nowhere() {
-    let controller = Controller::start_logging(Some("trace"), &[]);
+    let mut controller = Controller::start_logging(Some("trace"), &["--metrics-listen", "127.0.0.1:0"]);
+    let figures = controller.metrics();
     let model = controller.import_bundled("");
     controller.want(NAME, 1024);
     let mut agent = Agent::new().variable("MUSTER_LOG", "trace,muster_agent=trace");
@@ -78,8 +79,8 @@ fn a_prompt_and_its_answer_are_found_nowhere() {
     wait_for("an answer of a new worker", PATIENCE, || endpoint.try_ask(NAME, &asked));
     controller.wait_success(id, NAME);
     agent.status();
+    let pages = [Metrics::scrape(endpoint.address()), Metrics::scrape(&figures)];
     agent.terminate();
-    let mut controller = controller;
     controller.terminate();
 
     // Each search also looks for something that has to be there: one that finds nothing proves nothing.
@@ -100,6 +101,10 @@ fn a_prompt_and_its_answer_are_found_nowhere() {
         found.extend(hits(&content, &canaries).into_iter().map(|word| (log.clone(), word)));
     }
     assert_eq!(found, []);
+    for (page, known) in pages.iter().zip([NAME, "muster_controller_machines_online"]) {
+        assert_eq!(hits(page.text.as_bytes(), &[known]), [known], "{}", page.text);
+        assert_eq!(hits(page.text.as_bytes(), &canaries), Vec::<String>::new());
+    }
 
     // What the controller received, above TLS: the desk tells where it answers, and nothing of what it answers.
     let received = interceptor.received();

@@ -3,7 +3,7 @@
 use muster_engine::device_table::{self, KnownDevice};
 use muster_engine::estimate::{DeviceError, TargetDevice, default_backend, machine_devices, memory_note};
 use muster_engine::worker::{self, PhantomBackend, WorkerCommand};
-use muster_proto::{Benchmark, Bytes, DeviceKind, Machine, wire};
+use muster_proto::{Benchmark, Bytes, Device, DeviceKind, Inventory, Machine, wire};
 
 use super::super::args::{Backend, EstimateArgs, Global};
 use super::super::{Failure, connect};
@@ -58,8 +58,11 @@ pub(super) async fn find(
     }
     let host_memory = arguments.host.map(|size| size.0);
     if let Some(name) = &arguments.on {
-        let known = device_table::find(name).map_err(|error| Failure::usage(error.to_string()))?;
-        return Ok(Target { host_memory, ..on(arguments, known)? });
+        let cpu = arguments.backend == Some(Backend::Cpu);
+        let found = device_table::find_variant(name, cpu).map_err(|error| Failure::usage(error.to_string()))?;
+        let mut target = on(arguments, found.device)?;
+        target.notes.extend(found.note().map(|note| format!("{name:?} is {note}")));
+        return Ok(Target { host_memory, ..target });
     }
     if arguments.device.is_empty() {
         return this_cpu(command, host_memory).await;
@@ -110,7 +113,7 @@ async fn machine(global: &Global, name: &str) -> Result<Target, Failure> {
     })?;
     Ok(Target {
         devices: machine_devices(&inventory),
-        host_memory: Some(inventory.memory.available),
+        host_memory: Some(inventory.memory_to_plan()),
         host: inventory
             .cpu
             .brand
@@ -118,8 +121,18 @@ async fn machine(global: &Global, name: &str) -> Result<Target, Failure> {
             .and_then(|brand| device_table::find(brand).ok())
             .filter(|cpu| cpu.is_cpu()),
         benchmark: machine.benchmark,
-        notes: Vec::new(),
+        notes: typical_note(&inventory).into_iter().collect(),
     })
+}
+
+/// Said where less is typically free than now, so that the figures are not taken for wrong.
+fn typical_note(inventory: &Inventory) -> Option<String> {
+    let typical = inventory.hardware.typical.as_ref()?;
+    let device_less = |device: &Device| inventory.free_to_plan(device) < device.memory_free;
+    let less = inventory.memory_to_plan() < inventory.memory.available || inventory.devices.iter().any(device_less);
+    let days = typical.until.since(typical.since).as_secs().div_ceil(86_400).max(1);
+    let days = if days == 1 { "the last day".to_owned() } else { format!("the last {days} days") };
+    less.then(|| format!("sized for the memory that its owner left free 95 % of the time in {days}; more is free now"))
 }
 
 /// This machine's CPU: all of main memory, as llama.cpp reports it.

@@ -29,12 +29,18 @@ pub fn measure(watched: Duration) -> Vec<Figure> {
     let mut agent = Agent::new().start_at(&controller, &relay.address.to_string());
     pass(SETTLE);
     let (pid, controller_pid) = (agent.process().pid(), controller.process().pid());
+    // What the agent counts itself: sampling memory once a minute, watching for changes every few seconds.
+    let watching = |agent: &Agent| {
+        muster_tests::Metrics::scrape(agent.endpoint().address()).value("muster_agent_watching_cpu_seconds")
+    };
+    let watched_before = watching(&agent);
     let (bytes, used, controller_used) = (relay.up() + relay.down(), cpu(pid), cpu(controller_pid));
     pass(watched);
     let seconds = watched.as_secs_f64();
     let percent = (cpu(pid) - used) / seconds * 100.0;
     let controller_percent = (cpu(controller_pid) - controller_used) / seconds * 100.0;
     let wire = (relay.up() + relay.down() - bytes) as f64 / seconds * 60.0;
+    let watching_percent = (watching(&agent) - watched_before) / seconds * 100.0;
     let (resident, controller_resident) = (resident(pid), resident(controller_pid));
     let over = format!("over {} s", watched.as_secs());
     vec![
@@ -49,6 +55,12 @@ pub fn measure(watched: Duration) -> Vec<Figure> {
             format!("{percent:.3} % of a core"),
             "≤ 0.1 %",
             Some(percent <= 0.1),
+        ),
+        Figure::new(
+            format!("of that for sampling memory and watching for changes, {over}"),
+            format!("{watching_percent:.4} % of a core"),
+            "≤ 0.05 %",
+            Some(watching_percent <= 0.05),
         ),
         Figure::new(
             format!("idle agent, bytes on the wire both ways, above TCP, {over}"),

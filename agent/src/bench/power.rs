@@ -1,0 +1,58 @@
+//! Whether a machine is on mains power, by Linux's power supplies. It does not know what follows from that.
+
+use std::path::Path;
+
+/// Where Linux lists power supplies.
+pub const SYSTEM: &str = "/sys/class/power_supply";
+
+/// Whether it runs on mains; `None` where the system says nothing. A machine without a battery is on mains.
+pub fn on_mains(supplies: &Path) -> Option<bool> {
+    let mut battery = None;
+    let mut mains = None;
+    for supply in std::fs::read_dir(supplies).ok()?.flatten() {
+        let read = |name: &str| std::fs::read_to_string(supply.path().join(name)).unwrap_or_default().trim().to_owned();
+        // Batteries of mice and headsets have the scope `Device`.
+        if read("scope") == "Device" {
+            continue;
+        }
+        match read("type").as_str() {
+            "Mains" | "USB" => mains = Some(mains.unwrap_or(false) || read("online") == "1"),
+            "Battery" => battery = Some(battery.unwrap_or(false) || read("status") == "Discharging"),
+            _ => {}
+        }
+    }
+    match (mains, battery) {
+        (_, Some(true)) => Some(false),
+        (_, None) => Some(true),
+        (Some(online), Some(false)) => Some(online),
+        (None, Some(false)) => Some(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn supply(root: &Path, name: &str, files: &[(&str, &str)]) {
+        let folder = root.join(name);
+        std::fs::create_dir_all(&folder).expect("created");
+        for (file, text) in files {
+            std::fs::write(folder.join(file), format!("{text}\n")).expect("written");
+        }
+    }
+
+    #[test]
+    fn a_laptop_is_told_from_a_desktop_with_a_mouse() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let root = folder.path();
+        assert_eq!(on_mains(&root.join("absent")), None);
+        supply(root, "hidpp_battery_0", &[("type", "Battery"), ("scope", "Device"), ("status", "Discharging")]);
+        assert_eq!(on_mains(root), Some(true));
+        supply(root, "AC", &[("type", "Mains"), ("online", "1")]);
+        supply(root, "BAT0", &[("type", "Battery"), ("status", "Charging")]);
+        assert_eq!(on_mains(root), Some(true));
+        supply(root, "AC", &[("online", "0")]);
+        supply(root, "BAT0", &[("status", "Discharging")]);
+        assert_eq!(on_mains(root), Some(false));
+    }
+}

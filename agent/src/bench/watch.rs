@@ -1,0 +1,155 @@
+//! [`Watch`]: looks after the desk while it is measured, and says when to stop.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::idle::{self, Load};
+use super::{heat, power};
+
+/// How often it looks: two looks and the end of a child are within a second.
+const PERIOD: Duration = Duration::from_millis(400);
+/// Others that take so much of a core in two looks are the owner at work.
+const OWNER_AT_WORK: f64 = 0.5;
+
+/// The child that measures at the moment.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerPid(Arc<AtomicU32>);
+
+impl WorkerPid {
+    /// Says which it is.
+    pub fn set(&self, pid: Option<u32>) {
+        self.0.store(pid.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<u32> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
+    }
+}
+
+/// What was seen while measuring.
+#[derive(Debug)]
+pub struct Watch {
+    /// As it was before; a desk that was busy then is not left because it is busy.
+    idle: Option<bool>,
+    /// Whether it makes room for others.
+    yields: bool,
+    on_mains: Option<bool>,
+    pid: WorkerPid,
+    load: Load,
+    others: Vec<f64>,
+    hottest: Option<f64>,
+    stopped_by: Option<String>,
+}
+
+impl Watch {
+    /// Begins, with what was found before. `yields`: it makes room for others; a few seconds that somebody waits for do not.
+    pub fn start(idle: Option<bool>, on_mains: Option<bool>, yields: bool) -> Self {
+        let mut load = Load::default();
+        load.since_last(None);
+        let pid = WorkerPid::default();
+        Self { idle, yields, on_mains, pid, load, others: Vec::new(), hottest: None, stopped_by: None }
+    }
+
+    /// To tell which child measures.
+    pub fn worker_pid(&self) -> WorkerPid {
+        self.pid.clone()
+    }
+
+    /// Returns when the desk is needed otherwise; [`stopped_by`](Self::stopped_by) then says why. Cancel-safe: what was seen is
+    /// kept.
+    pub async fn until_needed(&mut self) {
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            if let Some(others) = self.load.since_last(self.pid.get()) {
+                self.others.push(others);
+            }
+            let heat = heat::read(Path::new(heat::SYSTEM));
+            if let Some(heat) = heat {
+                self.hottest = Some(self.hottest.map_or(heat.hottest, |hottest| hottest.max(heat.hottest)));
+            }
+            let on_mains = power::on_mains(Path::new(power::SYSTEM));
+            self.stopped_by =
+                reason(self.idle == Some(true) && self.yields, &self.others, self.on_mains, on_mains, heat);
+            if self.stopped_by.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// What ended it, in words.
+    pub fn stopped_by(&self) -> Option<String> {
+        self.stopped_by.clone()
+    }
+
+    /// Share of all cores that others took, 0 to 1.
+    pub fn other_load(&self) -> Option<f64> {
+        let count = self.others.len();
+        (count > 0).then(|| (self.others.iter().sum::<f64>() / count as f64 / idle::cores()).clamp(0.0, 1.0))
+    }
+
+    /// Whether it was idle before and others were quiet at the median of all looks.
+    pub fn was_idle(&self) -> Option<bool> {
+        let mut others = self.others.clone();
+        others.sort_by(f64::total_cmp);
+        let quiet = others.get(others.len() / 2).is_none_or(|median| *median <= idle::allowed());
+        Some(self.idle? && quiet && self.stopped_by.is_none())
+    }
+
+    /// The hottest that any sensor was, in degrees Celsius.
+    pub fn hottest(&self) -> Option<f64> {
+        self.hottest
+    }
+}
+
+/// Why to stop now.
+fn reason(
+    yields: bool,
+    others: &[f64],
+    mains_before: Option<bool>,
+    mains: Option<bool>,
+    heat: Option<heat::Heat>,
+) -> Option<String> {
+    if mains_before == Some(true) && mains == Some(false) {
+        return Some("the battery took over".into());
+    }
+    if let Some(heat) = heat.filter(|heat| heat.is_too_much()) {
+        let distance = heat.below_critical;
+        return Some(format!("a sensor is {distance:.0} °C below critical, the hottest at {:.0} °C", heat.hottest));
+    }
+    // Twice, so that a daemon's second of work does not end minutes of measuring.
+    match others {
+        [.., before, now] if yields && before.min(*now) > OWNER_AT_WORK => {
+            Some(format!("other programs began to work: {:.0} % of a core", now * 100.0))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_stops_for_the_owner_the_battery_and_the_heat_alone() {
+        let cool = Some(heat::Heat { hottest: 60.0, below_critical: 40.0 });
+        let stops = |yields, others: &[f64], mains, heat| reason(yields, others, Some(true), mains, heat);
+        assert_eq!(stops(true, &[0.0, 0.9], Some(true), cool), None);
+        assert!(stops(true, &[0.8, 0.9], Some(true), cool).expect("owner").contains("other programs"));
+        assert_eq!(stops(false, &[0.8, 0.9], Some(true), cool), None);
+        assert_eq!(stops(true, &[], Some(false), cool).as_deref(), Some("the battery took over"));
+        assert_eq!(reason(true, &[], Some(false), Some(false), None), None);
+        let hot = Some(heat::Heat { hottest: 95.0, below_critical: 5.0 });
+        assert!(stops(false, &[], None, hot).expect("hot").contains("5 °C below critical"));
+    }
+
+    #[test]
+    fn a_busy_neighbour_makes_it_not_idle() {
+        let mut watch = Watch::start(Some(true), None, true);
+        assert_eq!(watch.was_idle(), Some(true));
+        watch.others = vec![0.0, 0.4, 0.4];
+        assert_eq!(watch.was_idle(), Some(false));
+        assert!(watch.other_load().expect("seen") > 0.0);
+    }
+}

@@ -1,0 +1,191 @@
+//! What is free on GPUs, read as cheaply as their drivers allow: NVML with a handle that stays open, or amdgpu's files.
+//!
+//! A GPU that sleeps is not woken: nobody uses its memory. On a laptop an open handle would keep the card awake, so there
+//! it is opened for a look, and less often. Of other drivers nothing cheap is known, and their devices are left out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_proto::{Bytes, Device, DeviceKind, Inventory};
+use nvml_wrapper::Nvml;
+use tokio::sync::oneshot;
+
+use super::Level;
+
+/// How long a driver may take; one that takes longer is not asked again before the next start.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// On laptops one sample in so many looks at NVIDIA cards.
+const LAPTOP_EVERY: u32 = 10;
+
+/// Reads what is free on the devices of an inventory.
+#[derive(Debug)]
+pub(super) struct Devices {
+    /// `/sys`.
+    sys: PathBuf,
+    nvml: Option<Arc<Nvml>>,
+    laptop: bool,
+    looks: u32,
+    /// Whether NVML is not there, or hung.
+    given_up: bool,
+}
+
+impl Devices {
+    pub(super) fn new(sys: &Path) -> Self {
+        Self { sys: sys.to_owned(), nvml: None, laptop: has_battery(sys), looks: 0, given_up: false }
+    }
+
+    /// What is free now, before this agent's own models are added.
+    pub(super) async fn read(&mut self, inventory: &Inventory) -> BTreeMap<String, Level> {
+        let mut levels = BTreeMap::new();
+        let mut nvidia = Vec::new();
+        for device in inventory.devices.iter().filter(|device| device.kind == DeviceKind::DiscreteGpu) {
+            let (Some(total), Some(bus)) = (device.memory_total, device.pci_bus_id.as_deref()) else { continue };
+            let Some(folder) = self.folder(bus) else { continue };
+            if text(&folder.join("power/runtime_status")).as_deref() == Some("suspended") {
+                levels.insert(device.name.clone(), Level { total, free: total });
+            } else if let Some(level) = amdgpu(&folder, total) {
+                levels.insert(device.name.clone(), level);
+            } else if text(&folder.join("vendor")).as_deref() == Some("0x10de") {
+                nvidia.push(Card::of(device, total, bus));
+            }
+        }
+        self.looks = self.looks.wrapping_add(1);
+        let due = !self.laptop || self.looks % LAPTOP_EVERY == 1;
+        if !nvidia.is_empty() && due && !self.given_up {
+            levels.extend(self.ask_nvml(nvidia).await);
+        }
+        levels
+    }
+
+    fn folder(&self, bus: &str) -> Option<PathBuf> {
+        // It came from llama.cpp, and goes into a path.
+        let plain = !bus.is_empty() && bus.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.');
+        let bus = bus.to_ascii_lowercase();
+        plain.then(|| self.sys.join("bus/pci/devices").join(bus)).filter(|folder| folder.exists())
+    }
+
+    /// In a thread of its own, which is left behind if the driver hangs: one of the runtime's would keep the agent from
+    /// stopping.
+    async fn ask_nvml(&mut self, cards: Vec<Card>) -> Vec<(String, Level)> {
+        let (tell, told) = oneshot::channel();
+        let open = self.nvml.take();
+        let asked = std::thread::Builder::new().name("nvml".into()).spawn(move || {
+            let nvml = open.map_or_else(|| Nvml::init().map(Arc::new), Ok);
+            let levels = nvml.map(|nvml| (cards.iter().filter_map(|card| card.read(&nvml)).collect(), nvml));
+            let _ = tell.send(levels);
+        });
+        let answer = if asked.is_ok() { tokio::time::timeout(DEADLINE, told).await.ok() } else { None };
+        if let Some(Ok(Ok((levels, nvml)))) = answer {
+            self.nvml = (!self.laptop).then_some(nvml);
+            return levels;
+        }
+        tracing::info!("NVML does not say what is free on the GPUs: it is not asked again");
+        self.given_up = true;
+        Vec::new()
+    }
+}
+
+/// Whether this machine has a battery of its own; a wireless mouse's is not.
+fn has_battery(sys: &Path) -> bool {
+    let supplies = std::fs::read_dir(sys.join("class/power_supply"));
+    supplies.into_iter().flatten().flatten().any(|supply| {
+        let read = |name: &str| text(&supply.path().join(name));
+        read("type").as_deref() == Some("Battery") && read("scope").as_deref() != Some("Device")
+    })
+}
+
+fn text(path: &Path) -> Option<String> {
+    Some(std::fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+/// `mem_info_vram_*` of amdgpu (kernel documentation, driver-api amdgpu).
+fn amdgpu(folder: &Path, total: Bytes) -> Option<Level> {
+    let bytes = |name: &str| text(&folder.join(name))?.parse().ok().map(Bytes::new);
+    let (all, used) = (bytes("mem_info_vram_total")?, bytes("mem_info_vram_used")?);
+    Some(Level { total, free: all.saturating_sub(used).min(total) })
+}
+
+/// What NVML knows a device by.
+struct Card {
+    name: String,
+    total: Bytes,
+    bus: String,
+    uuid: Option<String>,
+}
+
+impl Card {
+    fn of(device: &Device, total: Bytes, bus: &str) -> Self {
+        Self { name: device.name.clone(), total, bus: bus.to_owned(), uuid: device.uuid.clone() }
+    }
+
+    /// By its UUID, which tells MIG slices apart, else by its address.
+    fn read(&self, nvml: &Nvml) -> Option<(String, Level)> {
+        let by_uuid = self.uuid.as_deref().and_then(|uuid| nvml.device_by_uuid(uuid).ok());
+        let device = by_uuid.or_else(|| nvml.device_by_pci_bus_id(self.bus.as_str()).ok())?;
+        let free = Bytes::new(device.memory_info().ok()?.free);
+        Some((self.name.clone(), Level { total: self.total, free: free.min(self.total) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(root: &Path, path: &str, content: &str) {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(path, content).expect("written");
+    }
+
+    fn device(name: &str, bus: &str, kind: DeviceKind) -> Device {
+        Device {
+            name: name.into(),
+            description: name.into(),
+            kind,
+            backend: "Vulkan".into(),
+            memory_total: Some(Bytes::from_gib(16)),
+            memory_free: None,
+            pci_bus_id: Some(bus.into()),
+            uuid: None,
+            driver: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn amdgpu_says_what_is_used_and_a_sleeping_card_is_all_free() {
+        let sys = tempfile::tempdir().expect("a temporary directory");
+        let card =
+            |bus: &str, file: &str, content: &str| put(sys.path(), &format!("bus/pci/devices/{bus}/{file}"), content);
+        card("0000:03:00.0", "vendor", "0x1002\n");
+        card("0000:03:00.0", "mem_info_vram_total", "17163091968\n");
+        card("0000:03:00.0", "mem_info_vram_used", "2147483648\n");
+        card("0000:03:00.0", "power/runtime_status", "active\n");
+        card("0000:04:00.0", "power/runtime_status", "suspended\n");
+        card("0000:05:00.0", "vendor", "0x8086\n");
+        let mut inventory = crate::news::tests::inventory(Bytes::from_gib(8), Bytes::from_gib(50));
+        inventory.devices = vec![
+            device("Vulkan0", "0000:03:00.0", DeviceKind::DiscreteGpu),
+            device("Vulkan1", "0000:04:00.0", DeviceKind::DiscreteGpu),
+            device("Vulkan2", "0000:05:00.0", DeviceKind::DiscreteGpu),
+            device("Vulkan3", "0000:03:00.0", DeviceKind::IntegratedGpu),
+            device("Vulkan4", "../../secret", DeviceKind::DiscreteGpu),
+        ];
+        let levels = Devices::new(sys.path()).read(&inventory).await;
+        let total = Bytes::from_gib(16);
+        let used = Bytes::new(17_163_091_968 - 2_147_483_648);
+        let wanted = [("Vulkan0", Level { total, free: used }), ("Vulkan1", Level { total, free: total })];
+        assert_eq!(levels, wanted.map(|(name, level)| (name.to_owned(), level)).into());
+    }
+
+    #[test]
+    fn a_mouse_has_a_battery_and_is_no_laptop() {
+        let sys = tempfile::tempdir().expect("a temporary directory");
+        put(sys.path(), "class/power_supply/hidpp_battery_0/type", "Battery\n");
+        put(sys.path(), "class/power_supply/hidpp_battery_0/scope", "Device\n");
+        assert!(!has_battery(sys.path()));
+        put(sys.path(), "class/power_supply/BAT0/type", "Battery\n");
+        assert!(has_battery(sys.path()));
+    }
+}
