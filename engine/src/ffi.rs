@@ -15,6 +15,8 @@ use crate::gguf::TensorType;
 mod quantize;
 mod scoring;
 pub mod vulkan;
+#[cfg(windows)]
+pub mod windows;
 
 pub use quantize::{PlannedTensor, Quantize};
 pub use scoring::{Scorer, ScorerSettings};

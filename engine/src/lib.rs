@@ -30,6 +30,7 @@ pub mod speed;
 mod split_mix;
 pub mod surcharge;
 pub mod vulkan;
+pub mod windows;
 mod wire;
 pub mod worker;
 

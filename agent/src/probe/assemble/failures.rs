@@ -20,6 +20,9 @@ pub fn failures(raw: &RawMachine, parts: &[Part<'_>], gpus: &[Gpu]) -> Vec<Probe
             && gpu.driver.as_deref().is_none_or(|name| !name.starts_with("nouveau"))
     });
     let apple = raw.system.platform.starts_with("macos");
+    // An engine of CUDA or ROCm alone does not ask for Vulkan.
+    let backends = &raw.engine.backends;
+    let by_vulkan = backends.is_empty() || backends.iter().any(|name| name == "Vulkan");
     let other = gpus.iter().any(|gpu| !matches!(gpu.vendor, GpuVendor::Apple | GpuVendor::Other));
     let mut tell = |probe: &str, reason: String| failures.push(ProbeFailure { probe: probe.into(), reason });
     for (what, error) in &raw.system.errors {
@@ -27,7 +30,7 @@ pub fn failures(raw: &RawMachine, parts: &[Part<'_>], gpus: &[Gpu]) -> Vec<Probe
     }
     report(&raw.drm, false, |reason| tell("drm", reason));
     report(&raw.nvml, nvidia, |reason| tell("nvml", reason));
-    report(&raw.vulkan, other && !apple, |reason| tell("vulkan", reason));
+    report(&raw.vulkan, other && by_vulkan && !apple, |reason| tell("vulkan", reason));
     report(&raw.ggml, true, |reason| tell("devices", reason));
     report(&raw.dxgi, true, |reason| tell("dxgi", reason));
     report(&raw.registry, true, |reason| tell("registry", reason));

@@ -21,6 +21,7 @@ pub fn of(raw: &RawMachine, part: &Part<'_>) -> Option<Obstacle> {
         .or_else(|| permission(raw, part, vendor))
         .or_else(|| compute_driver(raw, part, vendor))
         .or_else(|| backend(raw, vendor))
+        .or_else(|| other_of_a_mac(raw))
         .or_else(|| engine(raw))
 }
 
@@ -233,6 +234,7 @@ fn compute_driver(raw: &RawMachine, part: &Part<'_>, vendor: GpuVendor) -> Optio
         GpuVendor::Apple => true,
         _ => false,
     };
+    let native = native || is_mac(raw);
     if native || part.seen_by(Source::Vulkan) {
         return None;
     }
@@ -290,10 +292,10 @@ fn compute_driver(raw: &RawMachine, part: &Part<'_>, vendor: GpuVendor) -> Optio
 /// The backends of the engine's build.
 fn backend(raw: &RawMachine, vendor: GpuVendor) -> Option<Obstacle> {
     let wanted: &[&str] = match vendor {
+        _ if is_mac(raw) => &["Metal", "MTL", "Vulkan"],
         GpuVendor::Nvidia => &["CUDA", "Vulkan"],
         GpuVendor::Amd => &["ROCm", "HIP", "Vulkan"],
         GpuVendor::Intel => &["SYCL", "Vulkan"],
-        GpuVendor::Apple => &["Metal", "MTL", "Vulkan"],
         _ => &["Vulkan"],
     };
     let has = wanted.iter().any(|name| raw.engine.backends.iter().any(|backend| backend.starts_with(name)));
@@ -306,6 +308,19 @@ fn backend(raw: &RawMachine, vendor: GpuVendor) -> Option<Obstacle> {
         format!("this build of the engine computes on {names} alone"),
         Some("install the build of muster-agent with the GPU backend (feature `vulkan`)"),
     )
+}
+
+fn is_mac(raw: &RawMachine) -> bool {
+    raw.system.platform.starts_with("macos")
+}
+
+/// llama.cpp's Metal takes the device that the system calls its default: of two the card.
+fn other_of_a_mac(raw: &RawMachine) -> Option<Obstacle> {
+    let takes_another = raw.ggml.ok()?.iter().any(|device| device.backend == "MTL" || device.backend == "Metal");
+    if !is_mac(raw) || !takes_another {
+        return None;
+    }
+    obstacle(ObstacleKind::Unsupported, "llama.cpp computes on one GPU of a Mac, and takes another one", None)
 }
 
 /// The engine itself.

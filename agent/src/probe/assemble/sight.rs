@@ -418,7 +418,8 @@ pub fn registry(adapters: &[RegistryAdapter]) -> Vec<Sighting<'_>> {
                 source: Source::Registry,
                 bus: adapter.location.as_deref().and_then(location),
                 id: Some(id),
-                name: adapter.description.clone(),
+                // The basic driver's name for everything is no name.
+                name: adapter.description.clone().filter(|name| !name.contains("Basic Display")),
                 // Only the 64-bit size: the other ends at 4 GiB.
                 total: adapter.qw_memory_size.filter(|size| *size > 0).map(Bytes::new),
                 driver: adapter.driver_version.clone(),
@@ -459,11 +460,13 @@ pub fn metal<'a>(devices: &'a [MetalDevice], raw: &RawMachine) -> Vec<Sighting<'
     devices
         .iter()
         .map(|device| {
-            let vendor = match device.name.split_whitespace().next() {
-                Some("AMD" | "ATI") => AMD,
-                Some("Intel") => INTEL,
-                Some("NVIDIA") => NVIDIA,
-                _ => 0x106b,
+            let starts = |word: &str| device.name.starts_with(word);
+            let vendor = match () {
+                () if starts("AMD") || starts("ATI") => AMD,
+                // `Intel(R) UHD Graphics 630`.
+                () if starts("Intel") => INTEL,
+                () if starts("NVIDIA") => NVIDIA,
+                () => 0x106b,
             };
             let integrated = device.unified_memory || device.low_power || (apple && !device.removable);
             let working_set = Some(device.recommended_max_working_set).filter(|size| *size > Bytes::ZERO);
