@@ -178,7 +178,10 @@ mod tests {
         let (survey, mut requests) = mpsc::channel(4);
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(signs.run(survey, shutdown.clone()));
-        tokio::time::sleep(EVERY * 3).await;
+        for _ in 0..3 {
+            tokio::time::advance(EVERY).await;
+            tokio::task::yield_now().await;
+        }
         assert!(requests.try_recv().is_err());
         put(root.path(), "sys/class/power_supply/AC/type", "Mains\n");
         put(root.path(), "sys/kernel/uevent_seqnum", "2\n");

@@ -225,8 +225,9 @@ impl fmt::Display for ReasonCause {
             Self::ContextShort { has, wanted } => {
                 write!(f, "trained with {} tokens of context, wanted {}", has.get(), wanted.get())
             }
-            Self::DriverMissing { gpu, text } | Self::NoPermission { gpu, text } => write!(f, "{gpu}: {text}"),
-            Self::GpuUnusable { gpu, text, .. } => write!(f, "{gpu}: {text}"),
+            Self::DriverMissing { gpu, text }
+            | Self::NoPermission { gpu, text }
+            | Self::GpuUnusable { gpu, text, .. } => write!(f, "{gpu}: {text}"),
             Self::NoDevice => f.write_str("no GPU that llama.cpp can use"),
             Self::NotBenchmarked => f.write_str("its speed was never measured, and these parts are not known"),
             Self::Other { text } => f.write_str(text),

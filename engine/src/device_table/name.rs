@@ -92,9 +92,9 @@ pub(super) fn find_variant<'a>(
         let found = find(name, pool).map(|device| FoundDevice { device, others: Vec::new() });
         found.or_else(|| variants(&name.trim().to_lowercase(), pool))
     };
-    let processors: Vec<&KnownDevice> = devices.iter().filter(|device| cpu && device.is_cpu()).collect();
+    let preferred: Vec<&KnownDevice> = devices.iter().filter(|device| device.is_cpu() == cpu).collect();
     let all: Vec<&KnownDevice> = devices.iter().collect();
-    search(&processors).or_else(|| search(&all)).ok_or_else(|| UnknownDevice {
+    search(&preferred).or_else(|| search(&all)).ok_or_else(|| UnknownDevice {
         name: name.chars().take(100).collect(),
         nearest: nearest(&name.trim().to_lowercase(), devices),
     })

@@ -96,7 +96,9 @@ async fn a_benchmark_measures_on_random_models_and_leaves_nothing() {
     assert!(pid.is_some() && !points.is_empty() && !load.is_empty());
     assert!(points.iter().all(|point| point.device != "CPU" || point.threads == Some(2)));
     assert!(points.iter().all(|point| point.prefill.median.get() > 0.0 && point.decode.median.get() > 0.0));
-    assert_eq!((points[0].prefill_tokens, points[0].model.quantization.as_str()), (512, "Q8_0"));
+    // Shortened to what the budget has room for.
+    assert_eq!(points[0].model.quantization, "Q8_0");
+    assert!((1..=512).contains(&points[0].prefill_tokens) && (1..=128).contains(&points[0].decode_tokens));
     assert!((last - 1.0).abs() < 1e-6);
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
 }
