@@ -29,7 +29,7 @@ const PASSES: usize = 5;
 pub fn read_rates(folder: &Path, time: Duration, reserve: Bytes) -> io::Result<Vec<f64>> {
     let start = Instant::now();
     let room = room(folder, reserve)?;
-    let pieces = (FILE.min(room) / PIECE as u64).max(0);
+    let pieces = FILE.min(room) / PIECE as u64;
     if pieces < FEWEST_PIECES {
         return Err(io::Error::other(format!("{}: too little of the disk is free", folder.display())));
     }

@@ -143,9 +143,9 @@ async fn one(adapter: &wgpu::Adapter, part: &str, time: Duration, tell: &mut imp
         let mut took = gpu.run(&task, groups, times)?;
         while took < SAMPLE && began.elapsed() < each {
             if !triad && groups < MOST_GROUPS {
-                groups = (groups * 2).min(MOST_GROUPS)
+                groups = (groups * 2).min(MOST_GROUPS);
             } else {
-                times *= 2
+                times *= 2;
             }
             took = gpu.run(&task, groups, times)?;
         }

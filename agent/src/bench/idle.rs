@@ -11,7 +11,7 @@ const OF_EACH_CORE: f64 = 0.01;
 /// A GPU that is busier than this is in use.
 const GPU_BUSY_PERCENT: u32 = 10;
 /// Over what a load is taken while waiting.
-const WINDOW: Duration = Duration::from_millis(1000);
+const WINDOW: Duration = Duration::from_secs(1);
 
 /// Processor time since the start, in the system's ticks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -116,13 +116,13 @@ pub async fn run(program: &Path, request: &Request, deadline: Duration, pid: &Wo
 /// The child.
 pub fn main() -> ExitCode {
     let mut line = String::new();
-    let request: Request = match std::io::stdin().lock().read_line(&mut line).map(|_| serde_json::from_str(&line)) {
-        Ok(Ok(request)) => request,
-        _ => {
+    let request: Request =
+        if let Ok(Ok(request)) = std::io::stdin().lock().read_line(&mut line).map(|_| serde_json::from_str(&line)) {
+            request
+        } else {
             eprintln!("error: {ARGUMENT} is for the agent itself: run `muster-agent bench`");
             return ExitCode::from(2);
-        }
-    };
+        };
     #[cfg(unix)]
     let _ = rustix::process::nice(NICENESS);
     // Whoever asked is gone when the pipe ends; nobody needs the rest.

@@ -23,9 +23,8 @@ pub fn on_mains(supplies: &Path) -> Option<bool> {
     }
     match (mains, battery) {
         (_, Some(true)) => Some(false),
-        (_, None) => Some(true),
+        (_, None) | (None, Some(false)) => Some(true),
         (Some(online), Some(false)) => Some(online),
-        (None, Some(false)) => Some(true),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `muster-agent audit`: what this desk is, how fast it is and what it can run, with or without a running agent.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -48,12 +48,12 @@ pub async fn run(context: Context, args: AuditArgs) -> anyhow::Result<ExitCode> 
     output.show(&value, |style| {
         let mut page = inventory_page(&inventory, style);
         page.push('\n');
-        match &benchmark {
-            Some(benchmark) => page.push_str(&benchmark_table(benchmark, style)),
-            None => page.push_str(&format!(
-                "not measured: {}\nspeeds below are from what is known of such hardware\n",
-                not_measured.as_deref().unwrap_or("nobody asked")
-            )),
+        if let Some(benchmark) = &benchmark {
+            page.push_str(&benchmark_table(benchmark, style));
+        } else {
+            page.push_str("not measured: ");
+            page.push_str(not_measured.as_deref().unwrap_or("nobody asked"));
+            page.push_str("\nspeeds below are from what is known of such hardware\n");
         }
         page.push('\n');
         page.push_str(&audit_table(&rows, style));
@@ -71,6 +71,6 @@ fn known(config: &Config, inventory: &Inventory, args: &AuditArgs) -> Option<Arc
     benchmark.filter(|measured| !survey::is_due(inventory, Some(measured)) && enough(measured) && whole(measured))
 }
 
-fn write_page(path: &PathBuf, page: &str) -> anyhow::Result<()> {
+fn write_page(path: &Path, page: &str) -> anyhow::Result<()> {
     write_atomic(path, page.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -163,7 +163,8 @@ fn enrol(connection: &Connection, facts: &EnrolFacts) -> Result<EnrolOutcome, Fa
         join_groups(connection, id, &token.groups)?;
         let mut detail = format!("{} ({state})", facts.hostname);
         if !token.groups.is_empty() {
-            detail += &format!(", into {}", token.groups.join(", "));
+            detail += ", into ";
+            detail += &token.groups.join(", ");
         }
         audit::record(connection, &Event::new(facts.at, Actor::Token(token.id), "machine.enrolled", id, detail))?;
         (id, state)
@@ -195,7 +196,8 @@ impl Store {
             )?;
             let mut detail = format!("for {} uses until {}", record.uses_allowed, record.expires_at);
             if !record.groups.is_empty() {
-                detail += &format!(", into {}", record.groups.join(", "));
+                detail += ", into ";
+                detail += &record.groups.join(", ");
             }
             audit::record(connection, &Event::new(record.created_at, actor, "token.created", record.id, detail))
         })

@@ -78,16 +78,13 @@ impl Recorder {
                     let slot = free.pop_first().unwrap_or(new);
                     slots.insert(event.id, slot);
                     let weight = weight_of(&event.name);
-                    match weight.and_then(|(block, name)| Some((block, *self.names.get(name)?))) {
-                        Some((now, name)) => {
-                            steps.push(Step::Weight(allocator, slot, name, i16::try_from(now - block).unwrap_or(0)));
-                            block = now;
-                            bytes.push(0);
-                        }
-                        None => {
-                            steps.push(Step::Allocate(allocator, slot));
-                            bytes.push(event.bytes);
-                        }
+                    if let Some((now, name)) = weight.and_then(|(block, name)| Some((block, *self.names.get(name)?))) {
+                        steps.push(Step::Weight(allocator, slot, name, i16::try_from(now - block).unwrap_or(0)));
+                        block = now;
+                        bytes.push(0);
+                    } else {
+                        steps.push(Step::Allocate(allocator, slot));
+                        bytes.push(event.bytes);
                     }
                 }
                 4 => {

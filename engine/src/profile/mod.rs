@@ -304,13 +304,12 @@ impl SizingProfile {
                 let further = Further { on_host: *further, on_device, period: i64::from(survey.period) };
                 Some((*placed, trace, survey.traces.reach(trace, further)?))
             });
-            let (placed, trace, reach) = match found {
-                Some(found) => found,
+            let (placed, trace, reach) = if let Some(found) = found {
+                found
+            } else {
                 // Where no trace reaches, the nearest, as it is.
-                None => {
-                    let trace = layouts[0].0.choices[attention.index()].as_ref()?.trace(&features);
-                    (layouts[0].0, trace, Reach::default())
-                }
+                let trace = layouts[0].0.choices[attention.index()].as_ref()?.trace(&features);
+                (layouts[0].0, trace, Reach::default())
             };
             let bytes = survey.traces.bytes(trace, &placed.places, &features, &copies, reach);
             let at = |wanted: usize| -> Bytes {

@@ -62,6 +62,7 @@ pub struct Placed {
 
 /// All traces, each with what it shares with others.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "a trace is what the others are parts of")]
 pub struct Traces {
     orders: Vec<Order>,
     asks: Vec<Asks>,

@@ -342,14 +342,18 @@ impl Run<'_> {
             if step == 0 && (before[0].as_ref() == Some(&now) || before[1].as_ref() == Some(&now)) {
                 let odd = before[0].as_ref() != Some(&now) && (rounds - round) % 2 == 1;
                 if odd {
-                    body.iter().for_each(|code| self.ask(*code));
+                    for code in body {
+                        self.ask(*code);
+                    }
                 }
                 return;
             }
             if step > 0 && before[0].as_ref() == Some(&now) {
                 self.block += step;
             } else {
-                body.iter().for_each(|code| self.ask(*code));
+                for code in body {
+                    self.ask(*code);
+                }
             }
             before[1] = before[0].take();
             before[0] = Some(now);

@@ -347,8 +347,7 @@ fn bits(kind: &str) -> Option<f64> {
 fn nodes(costs: &ModelCosts) -> f64 {
     let each = match costs.architecture.as_str() {
         "qwen2" | "qwen2moe" => 22.0,
-        "qwen3" | "qwen3moe" | "olmo2" => 23.0,
-        "gemma2" => 23.0,
+        "qwen3" | "qwen3moe" | "olmo2" | "gemma2" => 23.0,
         "gemma3" | "gemma3n" | "gemma4" => 27.0,
         _ => 19.0,
     };

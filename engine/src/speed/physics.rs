@@ -325,11 +325,10 @@ fn matrix_unit(architecture: &str, vendor: Vendor, backend: Backend, built: f64)
 /// the matrix units idle for long, and so do CUDA's and Vulkan's where there are none.
 fn attention_unit(unit: &'static str, backend: Backend) -> &'static str {
     match (backend, unit) {
-        (Backend::Rocm, _) => "tile",
         (Backend::Vulkan, "coopmat" | "coopmat2" | "xmx") => unit,
         (Backend::Vulkan, _) => "shader",
         (Backend::Cuda, "matrix" | "matrix-turing") => "mma",
-        (Backend::Cuda, _) => "tile",
+        (Backend::Rocm | Backend::Cuda, _) => "tile",
         _ => unit,
     }
 }

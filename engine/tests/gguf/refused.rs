@@ -123,7 +123,7 @@ fn texts_have_limits_of_their_own() {
     let template = Raw::of("llama").value("tokenizer.chat_template", STRING, &(2_u64 << 20).to_le_bytes());
     assert!(refusal(&template.bytes()).contains("more than 1048576"));
     // Each is short enough; together they are not.
-    let token = [&(1_u64 << 16).to_le_bytes()[..], &[b'x'; 1 << 16]].concat();
+    let token = [&(1_u64 << 16).to_le_bytes()[..], &vec![b'x'; 1 << 16]].concat();
     let tokens = Raw::of("llama").array("tokenizer.ggml.tokens", STRING, 513, &token.repeat(513));
     assert!(refusal(&tokens.bytes()).contains("the length of all texts in"));
 }

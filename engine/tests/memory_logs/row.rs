@@ -142,7 +142,7 @@ impl Row {
     /// part (the hub's parts have 5 GB) has the alphabetical order of the original names, in which the output `lm_head` comes
     /// before the embedding.
     pub fn maps_whole_files(&self, tied: bool) -> bool {
-        let mapped = self.buffers("model_buffers").any(|(name, _)| name.starts_with("M") && name.ends_with("_Mapped"));
+        let mapped = self.buffers("model_buffers").any(|(name, _)| name.starts_with('M') && name.ends_with("_Mapped"));
         let parameters: f64 =
             self.text("model_params_logged").split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(f64::MAX);
         let billions = if self.text("model_params_logged").ends_with('M') { parameters / 1e3 } else { parameters };
