@@ -17,7 +17,9 @@ fn ordered(rows: &[ModelVerdict]) -> Vec<&ModelVerdict> {
     ordered.sort_by_key(|row| match row.verdict {
         Readiness::Ready => 0,
         Readiness::Unknown => 1,
-        _ => 2,
+        // What runs, if slowly, before what has no room.
+        _ if row.placement.is_some() => 2,
+        _ => 3,
     });
     ordered
 }
