@@ -162,16 +162,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_the_agent_does_itself_is_not_looked_at() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let (first, _typicals, looks) = made(directory.path().join("use.json"));
+        let (first, _typicals, mut looks) = made(directory.path().join("use.json"));
         let quiet = Arc::clone(&first.quiet);
         let loading = quiet.lock().await;
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(first.run(shutdown.clone()));
-        tokio::time::sleep(EVERY * 5).await;
+        for _ in 0..5 {
+            tokio::time::advance(EVERY).await;
+            tokio::task::yield_now().await;
+        }
         assert!(looks.borrow().is_none());
         drop(loading);
-        tokio::time::sleep(EVERY * 2).await;
-        assert!(looks.borrow().is_some());
+        // The clock goes on by itself while all wait.
+        looks.wait_for(Option::is_some).await.expect("a look");
         shutdown.cancel();
         task.await.expect("no panic");
     }

@@ -92,6 +92,12 @@ pub(super) fn find_variant<'a>(
         let found = find(name, pool).map(|device| FoundDevice { device, others: Vec::new() });
         found.or_else(|| variants(&name.trim().to_lowercase(), pool))
     };
+    let exact = name.trim().to_lowercase();
+    if let Some(device) = devices.iter().find(|known| known.key == exact || known.name.to_lowercase() == exact) {
+        return Ok(FoundDevice { device, others: Vec::new() });
+    }
+    // A chip's name alone means its graphics.
+    let cpu = cpu || words(&exact).contains("cpu");
     let preferred: Vec<&KnownDevice> = devices.iter().filter(|device| device.is_cpu() == cpu).collect();
     let all: Vec<&KnownDevice> = devices.iter().collect();
     search(&preferred).or_else(|| search(&all)).ok_or_else(|| UnknownDevice {

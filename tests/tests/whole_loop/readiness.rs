@@ -3,7 +3,7 @@
 use std::fs;
 
 use muster_proto::{Machine, Readiness, ReadinessReport};
-use muster_tests::{Agent, Controller};
+use muster_tests::{Agent, Controller, PATIENCE, wait_for};
 
 #[test]
 fn an_enrolled_desk_is_in_the_report_with_a_verdict_and_reasons() {
@@ -11,7 +11,12 @@ fn an_enrolled_desk_is_in_the_report_with_a_verdict_and_reasons() {
     let agent = Agent::start(&controller);
     let id = agent.id().to_string();
 
-    let report: ReadinessReport = controller.json(&["report", "readiness", "--format", "json", "--role", "chat-70b"]);
+    let report = wait_for("the inventory", PATIENCE, || {
+        let report: ReadinessReport =
+            controller.json(&["report", "readiness", "--format", "json", "--role", "chat-70b"]);
+        let told = report.machines.iter().any(|row| row.facts.inventory.is_some());
+        if told { Ok(report) } else { Err("no inventory yet") }
+    });
     assert_eq!((report.role.name.as_str(), report.machines.len()), ("chat-70b", 1));
     let row = &report.machines[0];
     assert_eq!(row.machine, agent.id());
