@@ -3,6 +3,7 @@
 use muster_proto::{Bytes, Device, DeviceKind, Gpu, GpuVendor, Inventory, MemoryBasis, Obstacle, TypicalUse};
 
 use crate::device_table::KnownDevice;
+use crate::estimate;
 use crate::speed::Backend;
 use crate::surcharge;
 use crate::worker::PhantomBackend;
@@ -97,26 +98,14 @@ pub(super) fn speed_backend(backend: PhantomBackend) -> Backend {
     }
 }
 
-fn backend_of(name: &str) -> PhantomBackend {
-    match name.to_ascii_lowercase().as_str() {
-        "cuda" | "musa" => PhantomBackend::Cuda,
-        "rocm" | "hip" => PhantomBackend::Rocm,
-        "metal" | "mtl" => PhantomBackend::Metal,
-        _ => PhantomBackend::Vulkan,
-    }
-}
-
 /// What models get of free memory, and what the driver takes of it.
 fn budget(backend: PhantomBackend, free: Bytes) -> (u64, u64) {
     let surcharge = surcharge::surcharge(backend).expected.get();
     (free.get().saturating_sub(surcharge), surcharge)
 }
 
-/// The GPUs that llama.cpp would use, as [`estimate::machine_devices`](crate::estimate::machine_devices) chooses them.
+/// The GPUs that llama.cpp would use, with what models can have of them.
 fn gpus(inventory: &Inventory, typical: Option<&TypicalUse>, find: Find<'_>) -> Vec<DeskGpu> {
-    let of = |kinds: &'static [DeviceKind]| inventory.devices.iter().filter(move |device| kinds.contains(&device.kind));
-    let discrete: Vec<&Device> = of(&[DeviceKind::DiscreteGpu, DeviceKind::Accelerator]).collect();
-    let devices = if discrete.is_empty() { of(&[DeviceKind::IntegratedGpu]).collect() } else { discrete };
     let desk_gpu = |device: &Device| {
         let joined = inventory.hardware.gpus.iter().find(|gpu| gpu.engine_device.as_deref() == Some(&device.name));
         let free = typical
@@ -124,7 +113,7 @@ fn gpus(inventory: &Inventory, typical: Option<&TypicalUse>, find: Find<'_>) -> 
             .map(|free| free.free)
             .or(device.memory_free)
             .or(device.memory_total)?;
-        let backend = backend_of(&device.backend);
+        let backend = estimate::backend_of(device);
         let (budget, surcharge) = budget(backend, free);
         Some(DeskGpu {
             name: device.name.clone(),
@@ -135,7 +124,7 @@ fn gpus(inventory: &Inventory, typical: Option<&TypicalUse>, find: Find<'_>) -> 
             known: find(&device.description).filter(|known| !known.is_cpu()),
         })
     };
-    devices.into_iter().filter_map(desk_gpu).take(crate::estimate::MOST_DEVICES).collect()
+    estimate::gpus(inventory).into_iter().filter_map(desk_gpu).take(estimate::MOST_DEVICES).collect()
 }
 
 /// What a GPU that cannot be used would be: NVIDIA's with CUDA, Apple's with Metal, all others with Vulkan.
