@@ -114,6 +114,21 @@ async fn an_open_order_is_sent_on_every_stream_until_it_ends_and_more_replaces_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_ordered_machine_by_machine() {
+    let controller = Running::start().await;
+    let desk = controller.desk().await;
+    let _stream = linked(&controller, &desk).await;
+    let request =
+        wire::SetMachineGroupsRequest { machine: "desk-1".to_owned(), add: vec!["berlin".to_owned()], remove: vec![] };
+    controller.local().await.set_machine_groups(request).await.expect("grouped");
+    let ask = |group: &str| wire::BenchMachinesRequest { group: group.to_owned(), ..Default::default() };
+    let mut orders = controller.local().await.bench_machines(ask("berlin")).await.expect("ordered").into_inner();
+    assert_eq!(next(&mut orders).await.expect("the order").hostname, "desk-1");
+    let refused = controller.local().await.bench_machines(ask("paris")).await.expect_err("nobody is there");
+    assert_eq!(refused.code(), Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_measures_a_day_late_or_without_being_let_in() {
     let controller = Running::start().await;
     let desk = controller.desk().await;
