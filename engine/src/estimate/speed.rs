@@ -10,7 +10,6 @@ use crate::gguf::GgufHeader;
 use crate::speed::{
     self, Backend, Calibration, DeviceShare, Engine, Interval, ModelCosts, Placement, Priors, SpeedQuestion,
 };
-use crate::worker::PhantomBackend;
 
 /// llama.cpp's name of the CPU, in benchmarks.
 const CPU: &str = "CPU";
@@ -35,15 +34,6 @@ pub(super) fn speed(question: &Question, header: &GgufHeader, layout: &Layout) -
 
 fn measured(benchmark: &Benchmark, device: &str) -> bool {
     benchmark.points.iter().any(|point| point.device == device)
-}
-
-fn backend(device: &TargetDevice) -> Backend {
-    match device.backend {
-        PhantomBackend::Cuda => Backend::Cuda,
-        PhantomBackend::Vulkan => Backend::Vulkan,
-        PhantomBackend::Metal => Backend::Metal,
-        PhantomBackend::Rocm => Backend::Rocm,
-    }
 }
 
 /// From the specifications of the devices, and the machine's benchmark where there is one.
@@ -82,7 +72,7 @@ fn by_physics(question: &Question, header: &GgufHeader, layout: &Layout, places:
         },
         host,
         host_calibration: host_calibration.as_ref(),
-        backend: used.first().map_or(Backend::Cpu, |(device, _, _)| backend(device)),
+        backend: used.first().map_or(Backend::Cpu, |(device, _, _)| Backend::from(device.backend)),
         flash_attention: match question.flash_attention {
             FlashAttention::On => Some(true),
             FlashAttention::Off => Some(false),
@@ -107,7 +97,11 @@ fn by_physics(question: &Question, header: &GgufHeader, layout: &Layout, places:
     let basis = match (calibrated, used.first()) {
         (true, _) => "the machine's own benchmark".to_owned(),
         (false, Some((device, known, _))) => {
-            format!("what is published of {} and measured of others with {}", known.name, backend(device).name())
+            format!(
+                "what is published of {} and measured of others with {}",
+                known.name,
+                Backend::from(device.backend).name()
+            )
         }
         (false, None) => format!("what is published of {}", host.map_or("the processor", |host| &host.name)),
     };

@@ -4,7 +4,6 @@ use muster_proto::{Bytes, Device, DeviceKind, Gpu, GpuVendor, Inventory, MemoryB
 
 use crate::device_table::KnownDevice;
 use crate::estimate;
-use crate::speed::Backend;
 use crate::surcharge;
 use crate::worker::PhantomBackend;
 
@@ -85,16 +84,6 @@ impl Desk {
     /// Whether the GPUs compute in main memory.
     pub fn shared(&self) -> bool {
         self.gpus.first().is_some_and(|gpu| gpu.shared)
-    }
-}
-
-/// How the arithmetic of speed calls a backend.
-pub(super) fn speed_backend(backend: PhantomBackend) -> Backend {
-    match backend {
-        PhantomBackend::Cuda => Backend::Cuda,
-        PhantomBackend::Vulkan => Backend::Vulkan,
-        PhantomBackend::Metal => Backend::Metal,
-        PhantomBackend::Rocm => Backend::Rocm,
     }
 }
 

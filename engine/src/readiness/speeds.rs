@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use muster_proto::{Benchmark, Bytes, SpeedRange, TokensPerSecond};
 
-use super::desk::{Desk, DeskGpu, speed_backend};
+use super::desk::{Desk, DeskGpu};
 use super::sizes::QUANTIZATIONS;
 use crate::device_table::{self, KnownDevice};
 use crate::reference;
@@ -180,7 +180,7 @@ impl<'a> DeskSpeeds<'a> {
         let measured_cpu = benchmark.is_some_and(|benchmark| has(benchmark, CPU));
         let host = desk.host.or_else(|| device_table::by_key(USUAL_HOST));
         let gpus: Vec<usize> = desk.gpus.iter().map(|gpu| address(gpu.known)).collect();
-        let backend = speed_backend(desk.backend());
+        let backend = Backend::from(desk.backend());
         let number = backend as u8;
         let host_address = address(host);
         Self {

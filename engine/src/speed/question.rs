@@ -1,6 +1,7 @@
 //! What is asked: [`SpeedQuestion`], and who runs it.
 
 use crate::device_table::{KnownDevice, Vendor};
+use crate::worker::PhantomBackend;
 
 use super::calibration::Calibration;
 use super::costs::ModelCosts;
@@ -18,6 +19,17 @@ pub enum Backend {
     Metal,
     /// The CPU.
     Cpu,
+}
+
+impl From<PhantomBackend> for Backend {
+    fn from(backend: PhantomBackend) -> Self {
+        match backend {
+            PhantomBackend::Cuda => Self::Cuda,
+            PhantomBackend::Vulkan => Self::Vulkan,
+            PhantomBackend::Metal => Self::Metal,
+            PhantomBackend::Rocm => Self::Rocm,
+        }
+    }
 }
 
 impl Backend {
