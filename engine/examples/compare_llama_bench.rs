@@ -13,6 +13,8 @@ use muster_proto::{ContextTokens, EngineSettings, FlashAttention};
 
 const PREFILL: u32 = 512;
 const DECODE: u32 = 128;
+/// Turns of each within a pair.
+const TURNS: usize = 4;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -35,14 +37,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
         make_model(&command, request).await?;
         let (mut prefills, mut decodes) = (Vec::new(), Vec::new());
         for pair in 0..pairs {
-            // Who is first changes, so that a machine that slows down or wakes up favours nobody.
-            let (own, upstream) = if pair % 2 == 0 {
-                let own = own(&command, &path, threads).await?;
-                (own, upstream(&bench, &path, threads)?)
-            } else {
-                let upstream = upstream(&bench, &path, threads)?;
-                (own(&command, &path, threads).await?, upstream)
-            };
+            // A pair is several short turns each: what slows the machine down for some seconds slows both down.
+            let (mut own_turns, mut upstream_turns) = (Vec::new(), Vec::new());
+            for turn in 0..TURNS {
+                // Who is first changes, so that a machine that slows down or wakes up favours nobody.
+                if (pair + turn) % 2 == 0 {
+                    own_turns.push(own(&command, &path, threads).await?);
+                    upstream_turns.push(upstream(&bench, &path, threads)?);
+                } else {
+                    upstream_turns.push(upstream(&bench, &path, threads)?);
+                    own_turns.push(own(&command, &path, threads).await?);
+                }
+            }
+            let (own, upstream) = (medians(&own_turns), medians(&upstream_turns));
             println!(
                 "{quantization} {pair}: prefill {:.1} against {:.1}, decode {:.2} against {:.2}",
                 own.0, upstream.0, own.1, upstream.1
@@ -124,6 +131,10 @@ fn upstream(bench: &str, path: &Path, threads: usize) -> Result<(f64, f64), Box<
         Some(median(samples))
     };
     Ok((rate("n_prompt").ok_or("no prefill in its answer")?, rate("n_gen").ok_or("no decode in its answer")?))
+}
+
+fn medians(turns: &[(f64, f64)]) -> (f64, f64) {
+    (median(turns.iter().map(|turn| turn.0).collect()), median(turns.iter().map(|turn| turn.1).collect()))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

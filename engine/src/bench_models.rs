@@ -59,6 +59,17 @@ pub(crate) const LARGE: BenchShape = BenchShape {
     vocabulary: 16384,
     experts: (0, 0),
 };
+/// Many thin layers, also larger than those caches: what each matrix costs when it comes from memory.
+pub(crate) const DEEP: BenchShape = BenchShape {
+    name: "muster-226m-deep",
+    width: 768,
+    layers: 32,
+    heads: 12,
+    kv_heads: 4,
+    feed_forward: 2304,
+    vocabulary: 8192,
+    experts: (0, 0),
+};
 /// What fills a GPU.
 pub(crate) const GPU: BenchShape = BenchShape {
     name: "muster-1b",
@@ -82,7 +93,7 @@ pub(crate) const EXPERTS: BenchShape = BenchShape {
     experts: (16, 4),
 };
 
-const ALL: [BenchShape; 5] = [SMALL, MIDDLE, LARGE, GPU, EXPERTS];
+const ALL: [BenchShape; 6] = [SMALL, MIDDLE, LARGE, DEEP, GPU, EXPERTS];
 
 impl BenchShape {
     /// The shape that a name means.
@@ -212,7 +223,7 @@ mod tests {
 
     #[test]
     fn names_say_their_parameters() {
-        for (shape, millions) in [(SMALL, 8.0), (MIDDLE, 61.0), (LARGE, 300.0), (EXPERTS, 170.0)] {
+        for (shape, millions) in [(SMALL, 8.0), (MIDDLE, 61.0), (LARGE, 300.0), (DEEP, 226.0), (EXPERTS, 170.0)] {
             let counted = shape.parameters() / 1e6;
             assert!((counted - millions).abs() < 1.0, "{}: {counted}", shape.name);
         }

@@ -121,6 +121,20 @@ pub struct BenchPoint {
     pub depth: u32,
 }
 
+impl BenchPoint {
+    /// Puts it among `points`, in place of one that says less of the same.
+    pub fn put_into(self, points: &mut Vec<Self>) {
+        let same = |known: &&mut Self| {
+            (&known.device, &known.model.name, &known.model.quantization, known.depth)
+                == (&self.device, &self.model.name, &self.model.quantization, self.depth)
+        };
+        match points.iter_mut().find(same) {
+            Some(known) => *known = self,
+            None => points.push(self),
+        }
+    }
+}
+
 /// Repeats of one measurement: tokens a second, or the unit of a [`PartQuantity`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {

@@ -27,7 +27,7 @@ use watch::Watch;
 const NICENESS: i32 = 19;
 
 /// After so many times its budget a benchmark that has a point ends.
-const LATE: f64 = 1.5;
+const LATE: f64 = 1.25;
 
 /// How much time each kind of benchmark may take.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,7 @@ impl Budget {
         match kind {
             BenchmarkKind::Quick => budget(450, 500, 1_600, 0),
             BenchmarkKind::Full => budget(6_000, 4_000, 90_000, 180_000),
-            _ => budget(3_000, 2_000, 20_000, 0),
+            _ => budget(3_000, 2_000, 30_000, 0),
         }
     }
 }
@@ -185,7 +185,7 @@ async fn run(
         BenchEvent::Started { pid: worker } => pid.set(Some(worker)),
         BenchEvent::Progress { step, fraction } => progress(step, fraction),
         BenchEvent::Point(point) => {
-            found.points.push(*point);
+            point.put_into(&mut found.points);
             some.store(true, Ordering::Relaxed);
         }
         BenchEvent::Sustained { device, rates } => found.parts.extend(sustained(device, &rates)),

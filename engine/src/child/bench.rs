@@ -1,7 +1,9 @@
 //! The benchmark: models of random weights in several sizes and quantizations, prefill and decode, repeated.
 //!
 //! Steps are in the order of what they tell; each is predicted from those before it, shortened to what is left of the
-//! budget, or left out. It does not know what else runs on the machine: whoever started it watches, and kills it.
+//! budget, or left out. What time is left then goes into further rounds over all of them: a machine's speed drifts over
+//! seconds, so samples of one point are taken far apart. It does not know what else runs on the machine: whoever started it
+//! watches, and kills it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
 use super::{jobs, measure};
-use crate::bench_models::{BenchShape, EXPERTS, GPU, LARGE, MIDDLE, SMALL};
+use crate::bench_models::{BenchShape, DEEP, EXPERTS, GPU, LARGE, MIDDLE, SMALL};
 use crate::ffi;
 use crate::gguf::GgufHeader;
 use crate::maker::{self, Quantization};
@@ -21,12 +23,22 @@ const PREFILL: u32 = 512;
 const DECODE: u32 = 128;
 /// Tokens in one physical batch, llama.cpp's default.
 const BATCH: u32 = 512;
-/// Tokens in the context of a depth point.
+/// Tokens in the context of a depth point of a GPU; filling it takes a CPU too long.
 const DEPTH: u32 = 4096;
+/// The same of a CPU.
+const DEPTH_CPU: u32 = 2048;
 /// A step may take so many times its fair share of the budget: what it leaves is the next ones'.
 const GENEROSITY: f64 = 1.6;
 /// So many steps, from the first, are what a benchmark is for.
-const VITAL: usize = 6;
+const VITAL: usize = 13;
+/// Share of the budget that the first round may take.
+const FIRST_ROUND: f64 = 0.7;
+/// More samples than these of a point tell nothing more.
+const ENOUGH: usize = 20;
+/// Bytes of made models that are kept for further rounds.
+const KEPT: f64 = 2e9;
+/// Tokens of a warm-up: they touch every weight and buffer.
+const WARM_UP: u32 = 128;
 /// Seconds for making and loading a byte of a model, before the first was made.
 const MAKING: f64 = 4e-9;
 /// Decoding in between that a sustained run is timed by.
@@ -44,18 +56,41 @@ struct Step {
     depth: u32,
     cpu: bool,
     gpu: bool,
+    /// It is here for how it decodes: its prefill is short.
+    decodes: bool,
 }
 
 const fn step(shape: &'static BenchShape, quantization: &'static str) -> Step {
-    Step { shape, quantization, depth: 0, cpu: true, gpu: true }
+    Step { shape, quantization, depth: 0, cpu: true, gpu: true, decodes: false }
 }
 
 const fn on_cpu(shape: &'static BenchShape, quantization: &'static str) -> Step {
-    Step { shape, quantization, depth: 0, cpu: true, gpu: false }
+    Step { gpu: false, ..step(shape, quantization) }
 }
 
 const fn on_gpu(shape: &'static BenchShape, quantization: &'static str) -> Step {
-    Step { shape, quantization, depth: 0, cpu: false, gpu: true }
+    Step { cpu: false, ..step(shape, quantization) }
+}
+
+/// Decoding from memory, beyond a processor's caches.
+const fn streamed(shape: &'static BenchShape, quantization: &'static str) -> Step {
+    Step { decodes: true, ..on_cpu(shape, quantization) }
+}
+
+impl Step {
+    fn key(&self) -> (&'static str, &'static str) {
+        (self.shape.name, self.quantization)
+    }
+
+    fn is_on(&self, target: &Target) -> bool {
+        if target.gpu.is_some() { self.gpu } else { self.cpu }
+    }
+
+    /// What it takes, in units that only compare steps.
+    fn claim(&self) -> f64 {
+        let of_all = if self.decodes { 0.4 } else { 1.0 + f64::from(self.depth) / 1024.0 };
+        self.shape.parameters() * of_all
+    }
 }
 
 /// What a few seconds are enough for.
@@ -66,28 +101,35 @@ const QUICK: [Step; 4] = [
     Step { depth: 512, ..step(&MIDDLE, "Q8_0") },
 ];
 
-/// The most telling first: fixed costs, the four usual types, attention, experts, more than caches hold, further types.
-const STANDARD: [Step; 20] = [
+/// The most telling first: fixed costs, the four usual types, more than caches hold, attention, experts, many thin layers,
+/// further types.
+const STANDARD: [Step; 26] = [
     step(&SMALL, "Q8_0"),
     step(&MIDDLE, "Q4_K_M"),
     step(&MIDDLE, "Q8_0"),
+    streamed(&LARGE, "Q8_0"),
     step(&MIDDLE, "F16"),
     step(&MIDDLE, "MXFP4"),
-    Step { depth: DEPTH, ..step(&MIDDLE, "Q8_0") },
+    Step { depth: DEPTH_CPU, ..on_cpu(&MIDDLE, "Q8_0") },
+    Step { depth: DEPTH, ..on_gpu(&MIDDLE, "Q8_0") },
+    streamed(&LARGE, "Q4_K_M"),
     on_gpu(&GPU, "Q4_K_M"),
     on_gpu(&GPU, "Q8_0"),
     step(&EXPERTS, "Q4_K"),
-    on_cpu(&MIDDLE, "Q6_K"),
-    on_cpu(&MIDDLE, "Q4_0"),
-    on_cpu(&LARGE, "Q8_0"),
-    on_cpu(&MIDDLE, "IQ4_XS"),
-    on_cpu(&MIDDLE, "Q5_K"),
-    on_cpu(&MIDDLE, "Q3_K"),
+    streamed(&DEEP, "Q4_K"),
+    streamed(&LARGE, "Q6_K"),
+    streamed(&LARGE, "Q5_K"),
     on_gpu(&GPU, "F16"),
     on_gpu(&GPU, "MXFP4"),
+    on_cpu(&MIDDLE, "Q4_0"),
+    on_cpu(&MIDDLE, "IQ4_XS"),
+    on_cpu(&MIDDLE, "Q3_K"),
+    on_cpu(&MIDDLE, "Q6_K"),
+    on_cpu(&MIDDLE, "Q5_K"),
+    streamed(&LARGE, "IQ4_XS"),
+    streamed(&LARGE, "Q3_K"),
     on_cpu(&MIDDLE, "Q5_0"),
     on_cpu(&MIDDLE, "IQ3_S"),
-    on_cpu(&SMALL, "Q4_K_M"),
 ];
 
 /// How much of a step is measured.
@@ -127,6 +169,17 @@ impl Drop for Scratch {
 struct Made {
     file: Scratch,
     facts: wire::BenchPoint,
+    bytes: f64,
+}
+
+/// A step that was measured on a device, and may be again.
+struct Visited {
+    step: Step,
+    at: usize,
+    counts: Counts,
+    point: wire::BenchPoint,
+    /// Seconds of the longest visit.
+    took: f64,
 }
 
 struct Bench<'a> {
@@ -138,24 +191,35 @@ struct Bench<'a> {
     /// Seconds a byte of making and loading.
     making: f64,
     made: BTreeMap<(&'static str, &'static str), Made>,
+    visited: Vec<Visited>,
 }
 
 pub fn run(request: &wire::Bench, id: u64, outbox: &Outbox) -> Result<Reply, String> {
     let folder = jobs::path_of(&request.scratch_dir);
-    let mut bench = Bench { request, folder, id, outbox, start: Instant::now(), making: MAKING, made: BTreeMap::new() };
+    let mut bench = Bench {
+        request,
+        folder,
+        id,
+        outbox,
+        start: Instant::now(),
+        making: MAKING,
+        made: BTreeMap::new(),
+        visited: Vec::new(),
+    };
     let mut targets = targets();
     let steps: &[Step] = if request.quick { &QUICK } else { &STANDARD };
-    for (index, step) in steps.iter().enumerate() {
+    for index in 0..steps.len() {
         for at in 0..targets.len() {
-            let on = if targets[at].gpu.is_some() { step.gpu } else { step.cpu };
-            if on {
+            if steps[index].is_on(&targets[at]) {
                 bench.step(steps, index, &mut targets, at)?;
             }
         }
-        // What later steps do not load again.
-        let later = &steps[index + 1..];
-        bench.made.retain(|key, _| later.iter().any(|step| (step.shape.name, step.quantization) == *key));
+        bench.forget(&steps[index + 1..]);
     }
+    if !request.quick {
+        while bench.round(&targets)? {}
+    }
+    bench.made.clear();
     if request.sustained_ms > 0
         && let Some(target) = targets.first()
     {
@@ -182,22 +246,38 @@ fn targets() -> Vec<Target> {
 }
 
 impl Bench<'_> {
-    fn left(&self) -> f64 {
-        self.request.budget_ms as f64 / 1e3 - self.start.elapsed().as_secs_f64()
+    /// Seconds until this share of the budget is used up.
+    fn left(&self, share: f64) -> f64 {
+        self.request.budget_ms as f64 / 1e3 * share - self.start.elapsed().as_secs_f64()
+    }
+
+    /// Removes models that no later step loads, where further rounds would keep too many.
+    fn forget(&mut self, later: &[Step]) {
+        let mut kept = 0.0;
+        let quick = self.request.quick;
+        self.made.retain(|key, made| {
+            let needed = later.iter().any(|step| step.key() == *key);
+            let keep = needed || (!quick && kept + made.bytes <= KEPT);
+            kept += if keep { made.bytes } else { 0.0 };
+            keep
+        });
     }
 
     /// Measures a step on one device, if the budget has room for it.
     fn step(&mut self, steps: &[Step], index: usize, targets: &mut [Target], at: usize) -> Result<(), String> {
         let step = steps[index];
-        let key = (step.shape.name, step.quantization);
-        let fraction = index as f32 / steps.len() as f32;
-        // The telling steps share the budget by their parameters; the others take what is left.
-        let claim = |step: &Step| step.shape.parameters() * (1.0 + f64::from(step.depth) / 2048.0);
-        let here = claim(&step) * (targets.len() - at) as f64;
+        let key = step.key();
+        let first_round = if self.request.quick { 1.0 } else { FIRST_ROUND };
+        let fraction = index as f32 / steps.len() as f32 * first_round as f32;
+        // The telling steps share the budget by their claims; the others take what is left.
+        let claim = |step: &Step, from: usize| {
+            targets[from..].iter().filter(|target| step.is_on(target)).count() as f64 * step.claim()
+        };
         let next = index + 1;
         let vital = &steps[next..VITAL.clamp(next, steps.len())];
-        let later: f64 = vital.iter().map(|step| claim(step) * targets.len() as f64).sum();
-        let allowed = self.left().min(self.left() * GENEROSITY * claim(&step) / (here + later));
+        let rest = claim(&step, at) + vital.iter().map(|step| claim(step, 0)).sum::<f64>();
+        let left = self.left(first_round);
+        let allowed = left.min(left * GENEROSITY * step.claim() / rest);
         let making = if self.made.contains_key(&key) { 0.0 } else { self.making * file_size(&step) };
         let known = targets[at].pace.prefill.is_some();
         let counted = counts(&step, targets[at].pace, allowed - making, self.request.quick);
@@ -221,12 +301,25 @@ impl Bench<'_> {
         let depth = if depth > 0 { format!(" at depth {depth}") } else { String::new() };
         self.outbox.progress(self.id, fraction, &format!("{label} on {}{depth}: measuring", target.name));
         let Some(made) = self.made.get(&key) else { return Ok(()) };
+        let began = Instant::now();
         match self.point(&step, made, target, counted, Duration::from_secs_f64(allowed.max(0.0))) {
-            Ok((point, pace)) => {
-                let slower = |known: Option<f64>, new: f64| Some(known.map_or(new, |known| known.min(new)));
-                target.pace =
-                    Pace { prefill: slower(target.pace.prefill, pace.0), decode: slower(target.pace.decode, pace.1) };
-                self.outbox.reply(self.id, Reply::BenchPoint(point)).map_err(|error| error.to_string())
+            Ok((point, counts)) => {
+                // Attention over a context is not a pace of weights.
+                if counts.depth == 0 {
+                    let parameters = made.facts.parameters_per_token as f64;
+                    let slowest = |known: Option<f64>, rates: &[f64]| {
+                        let new = rates.iter().copied().fold(f64::INFINITY, f64::min) * parameters;
+                        Some(known.map_or(new, |known| known.min(new)))
+                    };
+                    target.pace = Pace {
+                        prefill: slowest(target.pace.prefill, &point.prefill),
+                        decode: slowest(target.pace.decode, &point.decode),
+                    };
+                }
+                self.tell(&point)?;
+                let took = began.elapsed().as_secs_f64();
+                self.visited.push(Visited { step, at, counts, point, took });
+                Ok(())
             }
             // A GPU that is full with the owner's work, or a type that its driver lacks, leaves the others measured.
             Err(error) if target.gpu.is_some() => {
@@ -235,6 +328,44 @@ impl Bench<'_> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Visits every point once more that has room in the budget and is not known well yet; whether there was one. Points at
+    /// a depth are not: filling the context takes most of their time.
+    fn round(&mut self, targets: &[Target]) -> Result<bool, String> {
+        let mut any = false;
+        for index in 0..self.visited.len() {
+            let Visited { step, at, counts, ref point, took } = self.visited[index];
+            let known = point.decode.len() >= ENOUGH;
+            if known || counts.depth > 0 || took > self.left(1.0) || !self.made.contains_key(&step.key()) {
+                continue;
+            }
+            let label = format!("{} {} on {}: measuring again", step.shape.name, step.quantization, targets[at].name);
+            let spent = 1.0 - self.left(1.0) / (self.request.budget_ms as f64 / 1e3);
+            self.outbox.progress(self.id, spent.clamp(FIRST_ROUND, 1.0) as f32, &label);
+            let Some(made) = self.made.get(&step.key()) else { continue };
+            let began = Instant::now();
+            let more = self.point(&step, made, &targets[at], Some(counts), Duration::from_secs_f64(2.0 * took));
+            let took = began.elapsed().as_secs_f64();
+            match more {
+                Ok((more, _)) => {
+                    let visited = &mut self.visited[index];
+                    visited.point.prefill.extend(more.prefill);
+                    visited.point.decode.extend(more.decode);
+                    visited.took = visited.took.max(took);
+                    self.tell(&self.visited[index].point)?;
+                    any = true;
+                }
+                // The owner took the GPU's memory since.
+                Err(_) if targets[at].gpu.is_some() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(any)
+    }
+
+    fn tell(&self, point: &wire::BenchPoint) -> Result<(), String> {
+        self.outbox.reply(self.id, Reply::BenchPoint(point.clone())).map_err(|error| error.to_string())
     }
 
     fn room_for(&self, bytes: f64) -> bool {
@@ -262,7 +393,8 @@ impl Bench<'_> {
             layers: step.shape.layers,
             ..wire::BenchPoint::default()
         };
-        Ok(Made { file, facts })
+        let bytes = std::fs::metadata(&file.0).map_or(0.0, |metadata| metadata.len() as f64);
+        Ok(Made { file, facts, bytes })
     }
 
     fn open(&self, path: &Path, target: &Target, context: u32) -> Result<ffi::Model, String> {
@@ -277,7 +409,7 @@ impl Bench<'_> {
     }
 
     /// Times prefill and decode as `llama-bench` does: each from the same depth, decode without a prompt of its own. Also
-    /// says the paces. Without counts a few tokens tell how many fit the time.
+    /// says how much of both. Without counts a few tokens tell how many fit the time.
     fn point(
         &self,
         step: &Step,
@@ -285,7 +417,7 @@ impl Bench<'_> {
         target: &Target,
         counted: Option<Counts>,
         allowed: Duration,
-    ) -> Result<(wire::BenchPoint, (f64, f64)), String> {
+    ) -> Result<(wire::BenchPoint, Counts), String> {
         let start = Instant::now();
         let batch = BATCH as usize;
         let mut model = self.open(&made.file.0, target, step.depth + PREFILL)?;
@@ -296,7 +428,7 @@ impl Bench<'_> {
         };
         let Counts { prefill, decode, repeats, depth } = counts;
         // First touch of weights and buffers is slower. The context before is part of it.
-        measure::append(&mut model, 0, 0, depth.max(prefill), batch)?;
+        measure::append(&mut model, 0, 0, depth.max(prefill.min(WARM_UP)), batch)?;
         if depth == 0 {
             model.clear(0);
         }
@@ -313,10 +445,6 @@ impl Bench<'_> {
                 break;
             }
         }
-        let parameters = made.facts.parameters_per_token as f64;
-        let slowest = |rates: &[f64]| rates.iter().copied().fold(f64::INFINITY, f64::min) * parameters;
-        // Attention over a context is not a pace of weights.
-        let pace = if depth > 0 { (f64::INFINITY, f64::INFINITY) } else { (slowest(&prefills), slowest(&decodes)) };
         let point = wire::BenchPoint {
             device: target.name.clone(),
             threads: target.gpu.is_none().then_some(threads),
@@ -327,7 +455,7 @@ impl Bench<'_> {
             depth,
             ..made.facts.clone()
         };
-        Ok((point, pace))
+        Ok((point, counts))
     }
 
     /// How much fits into the time, by a few tokens; the least there is where nothing does.
@@ -384,17 +512,19 @@ fn file_size(step: &Step) -> f64 {
 
 /// The most that is expected to fit into so many seconds at a pace; `None` where that is not known or nothing fits.
 fn counts(step: &Step, pace: Pace, seconds: f64, quick: bool) -> Option<Counts> {
-    const TRIES: [(u32, u32, u32); 8] = [
-        (PREFILL, DECODE, 5),
-        (PREFILL, DECODE, 3),
-        (PREFILL, 64, 3),
-        (PREFILL, 32, 3),
-        (256, 32, 3),
-        (128, 16, 3),
-        (128, 16, 2),
-        (64, 8, 2),
-    ];
-    let tries = if quick { &TRIES[2..] } else { &TRIES[..] };
+    /// Tokens of a prefill, of a decode run, and repeats.
+    type Tries = &'static [(u32, u32, u32)];
+    const USUAL: Tries =
+        &[(PREFILL, DECODE, 2), (PREFILL, 64, 2), (PREFILL, 32, 2), (256, 32, 2), (128, 16, 2), (64, 8, 2)];
+    const AT_DEPTH: Tries = &[(PREFILL, 32, 3), (256, 32, 3), (128, 16, 3), (64, 8, 2)];
+    const STREAMED: Tries = &[(128, 64, 2), (128, 32, 2), (64, 32, 2), (64, 16, 2), (64, 8, 1)];
+    const QUICKLY: Tries = &[(PREFILL, 64, 3), (PREFILL, 32, 3), (256, 32, 3), (128, 16, 3), (128, 16, 2), (64, 8, 2)];
+    let tries = match step {
+        _ if quick => QUICKLY,
+        Step { decodes: true, .. } => STREAMED,
+        Step { depth, .. } if *depth > 0 => AT_DEPTH,
+        _ => USUAL,
+    };
     let parameters = step.shape.parameters();
     let counts = |(prefill, decode, repeats): (u32, u32, u32), depth| Counts { prefill, decode, repeats, depth };
     let (prefill, decode) = (pace.prefill?, pace.decode?);
@@ -403,7 +533,8 @@ fn counts(step: &Step, pace: Pace, seconds: f64, quick: bool) -> Option<Counts> 
     let takes = |counts: &Counts| {
         let of = |tokens: u32, pace: f64| f64::from(tokens) * parameters / pace;
         let repeats = f64::from(counts.repeats);
-        let warm = of(counts.prefill.max(counts.depth), prefill) * (1.0 + f64::from(counts.depth) / 4096.0);
+        let warm =
+            of(counts.prefill.min(WARM_UP).max(counts.depth), prefill) * (1.0 + f64::from(counts.depth) / 4096.0);
         warm + repeats * (of(counts.prefill, prefill) + of(counts.decode, decode)) * slower(counts.depth)
     };
     let depths: &[u32] = if step.depth > 1024 { &[1, 2, 4] } else { &[1] };
@@ -450,12 +581,15 @@ mod tests {
     fn what_does_not_fit_is_shortened_and_then_left_out() {
         let large = step(&MIDDLE, "Q8_0");
         let fast = counts(&large, pace(1e12, 1e11), 10.0, false).expect("fits");
-        assert_eq!((fast.prefill, fast.decode, fast.repeats), (PREFILL, DECODE, 5));
+        assert_eq!((fast.prefill, fast.decode, fast.repeats), (PREFILL, DECODE, 2));
+        let streamed = counts(&streamed(&LARGE, "Q8_0"), pace(1e12, 1e11), 10.0, false).expect("fits");
+        assert_eq!((streamed.prefill, streamed.decode), (128, 64));
         let slow = counts(&large, pace(1e11, 1e10), 1.5, false).expect("fits shortened");
         assert!(slow.decode < DECODE);
         let parameters = MIDDLE.parameters();
-        let warm = f64::from(slow.prefill) * parameters / 1e11;
-        let each = warm + f64::from(slow.decode) * parameters / 1e10;
+        let of = |tokens: u32, pace: f64| f64::from(tokens) * parameters / pace;
+        let warm = of(slow.prefill.min(WARM_UP), 1e11);
+        let each = of(slow.prefill, 1e11) + of(slow.decode, 1e10);
         assert!(warm + f64::from(slow.repeats) * each <= 1.5);
         assert!(counts(&large, pace(1e9, 1e8), 1.0, false).is_none());
         let deep = Step { depth: DEPTH, ..large };

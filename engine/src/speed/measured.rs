@@ -1,9 +1,9 @@
 //! How fast a model will run on a machine that was benchmarked with others. Pure arithmetic.
 //!
-//! A token takes a time for each node of its graph, for each parameter by its type, and for each product of attention over
-//! the context; a prefill also for what passes between matrices. [`Measured`] solves for these times from the benchmark's
-//! points, whose shapes are known by name. Entry points: [`Measured::from_points`], and [`predict`] where of a model only
-//! bytes and parameters are known.
+//! A prefilled token takes a time for each node of its graph, for each parameter by its type, for each product of attention
+//! over the context, and for what passes between matrices; a decoded one is [`Streaming`]'s. [`Measured`] solves for these
+//! times from the benchmark's points, whose shapes are known by name. Entry points: [`Measured::from_points`], and
+//! [`predict`] where of a model only bytes and parameters are known.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,7 @@ use muster_proto::{BenchPoint, Benchmark, Bytes, TokensPerSecond};
 
 use super::costs::{ModelCosts, Weights};
 use super::physics::{Part, Work};
+use super::streaming::{Load, Streaming};
 use crate::bench_models::BenchShape;
 use crate::gguf::TensorType;
 
@@ -83,40 +84,31 @@ impl Line {
 /// Seconds of each kind of work on one device, from its own benchmark.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
-    decode: Phase,
+    decode: Streaming,
+    /// Seconds of a node that experts add to decoding.
+    expert_node: f64,
     prefill: Phase,
-    /// Decoding from memory, where models larger than caches were slower for each byte.
-    memory: Option<Memory>,
 }
 
-/// Seconds of decoding or prefilling.
+/// Seconds of prefilling.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Phase {
-    /// A node of a graph: of each token, or of each batch.
+    /// A node of a graph, of each batch.
     node: f64,
-    /// What passes between matrices, for each layer and its width; prefill alone.
+    /// What passes between matrices, for each layer and its width.
     passing: f64,
     /// A parameter of each type.
     weights: BTreeMap<String, f64>,
     /// A product of attention with one token of the context.
     context: f64,
-    /// Decode: a node that experts add. Prefill: an expert's parameter over the same in a dense matrix.
+    /// An expert's parameter over the same in a dense matrix.
     experts: f64,
-}
-
-/// Decoding beyond the caches.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Memory {
-    /// Bytes of weights that caches may have helped.
-    within: f64,
-    /// Bytes beyond caches, and seconds a byte of them.
-    beyond: (f64, f64),
 }
 
 /// What a prefill's experts cost more, where none were measured: their matrices are multiplied in smaller pieces.
 const USUAL_EXPERTS: f64 = 1.3;
-/// What is more than noise between bytes within and beyond caches.
-const SLOWER: f64 = 1.05;
+/// Matrices of a layer: four of attention and three of the feed-forward part, or of all its experts together.
+const MATRICES: f64 = 7.0;
 /// Tokens of a physical batch in the benchmark.
 const BATCH: f64 = 512.0;
 
@@ -154,23 +146,16 @@ impl Measured {
             .map(|(point, _)| point.model.quantization.as_str())
             .filter(|name| bits(name).is_some())
             .collect();
-        let largest = dense
-            .iter()
-            .filter(|(point, _)| point.threads.is_some() && point.depth == 0)
-            .max_by_key(|(point, _)| point.model.bytes_per_token)
-            .map(|(point, _)| point.model.name.clone())
-            .filter(|_| sizes.len() > 2);
-        let decode_rows = dense
-            .iter()
-            // What is beyond the caches is told by [`Memory`].
-            .filter(|(point, _)| Some(&point.model.name) != largest.as_ref())
-            .filter_map(|(point, costs)| decode_row(point, costs, &pure));
-        let mut decode = Phase::solve(&decode_rows.collect::<Vec<_>>())?;
+        let decoded = dense.iter().filter_map(|(point, costs)| {
+            let rate = point.decode.median.get();
+            let load = load(costs, Share::WHOLE, point.depth.into(), point.decode_tokens.into())?;
+            (rate > 0.0).then(|| (load, 1.0 / rate))
+        });
+        let decode = Streaming::fit(&decoded.collect::<Vec<_>>())?;
         let prefill_rows = dense.iter().filter_map(|(point, costs)| prefill_row(point, costs, &pure, &decode));
         let mut prefill = Phase::solve(&prefill_rows.collect::<Vec<_>>())?;
-        (decode.experts, prefill.experts) = (decode.node, USUAL_EXPERTS);
-        let memory = largest.and_then(|name| Memory::of(&dense, &name, &decode));
-        let mut own = Self { decode, prefill, memory };
+        prefill.experts = USUAL_EXPERTS;
+        let mut own = Self { expert_node: decode.node, decode, prefill };
         if let Some((point, costs)) = known.iter().find(|(point, _)| has_experts(point) && point.depth == 0) {
             own.learn_experts(point, costs);
         }
@@ -179,22 +164,20 @@ impl Measured {
 
     /// What experts take beyond the same arithmetic in dense matrices.
     fn learn_experts(&mut self, point: &BenchPoint, costs: &ModelCosts) {
-        let whole = Share { layers: 1.0, experts: 1.0, output: true };
-        let mut seconds = |decode: bool, experts: f64| {
-            let phase = if decode { &mut self.decode } else { &mut self.prefill };
-            phase.experts = experts;
-            let tokens = f64::from(if decode { point.decode_tokens } else { point.prefill_tokens });
-            self.of(costs, whole, decode, 0.0, tokens, BATCH)
-        };
-        let solve = |with: Option<f64>, without: Option<f64>, rate: f64| {
-            let (with, without) = (with?, without?);
-            (with > without && rate > 0.0).then(|| (1.0 / rate - without) / (with - without))
+        let (prefill, decode) = (point.prefill.median.get(), point.decode.median.get());
+        let load = load(costs, Share::WHOLE, 0.0, point.decode_tokens.into());
+        if let Some(dense) = load.and_then(|load| self.decode.seconds(&load)).filter(|_| decode > 0.0) {
+            let nodes = costs.expert_layers * expert_nodes(costs);
+            self.expert_node = ((1.0 / decode - dense) / nodes).clamp(0.0, 1e-3);
+        }
+        let mut seconds = |experts: f64| {
+            self.prefill.experts = experts;
+            self.prefill_seconds(costs, Share::WHOLE, 0.0, point.prefill_tokens.into(), BATCH)
         };
         // The time is a line in the unknown: two of its points say where it meets what was measured.
-        let decode = solve(seconds(true, 1e-6), seconds(true, 0.0), point.decode.median.get()).map(|x| x * 1e-6);
-        let prefill = solve(seconds(false, 1.0), seconds(false, 0.0), point.prefill.median.get());
-        self.decode.experts = decode.unwrap_or(self.decode.node).clamp(0.0, 1e-3);
-        self.prefill.experts = prefill.unwrap_or(USUAL_EXPERTS).clamp(0.3, 10.0);
+        let solved = seconds(1.0).zip(seconds(0.0)).filter(|(with, without)| with > without && prefill > 0.0);
+        let experts = solved.map(|(with, without)| (1.0 / prefill - without) / (with - without));
+        self.prefill.experts = experts.unwrap_or(USUAL_EXPERTS).clamp(0.3, 10.0);
     }
 
     /// Seconds of a token of a part of a model; `None` where the model has something that no benchmark measures, or a type
@@ -208,39 +191,32 @@ impl Measured {
     }
 
     fn of(&self, costs: &ModelCosts, share: Share, decode: bool, depth: f64, tokens: f64, ubatch: f64) -> Option<f64> {
-        let phase = if decode { &self.decode } else { &self.prefill };
-        let batch = if decode { 1.0 } else { ubatch.min(tokens).max(1.0) };
-        let mut seconds = nodes(costs) * share.layers * phase.node / batch;
+        let seconds = if decode {
+            let experts = costs.expert_layers * share.experts * expert_nodes(costs) * self.expert_node;
+            self.decode.seconds(&load(costs, share, depth, tokens)?)? + experts
+        } else {
+            self.prefill_seconds(costs, share, depth, tokens, ubatch)?
+        };
+        (seconds.is_finite() && seconds > 0.0).then_some(seconds)
+    }
+
+    fn prefill_seconds(&self, costs: &ModelCosts, share: Share, depth: f64, tokens: f64, ubatch: f64) -> Option<f64> {
+        let phase = &self.prefill;
+        let mut seconds = nodes(costs) * share.layers * phase.node / ubatch.min(tokens).max(1.0);
         seconds += phase.passing * costs.layers * costs.width * share.layers;
         seconds += phase.context * products(costs, depth, tokens) * share.layers;
-        let active = costs.experts_active();
-        let pieces = costs.dense.iter().map(|weights| (weights, share.layers, false));
-        let pieces = pieces.chain(costs.experts.iter().map(|weights| (weights, share.experts * active, true)));
-        let (mut weights_seconds, mut bytes) = (0.0, 0.0);
-        for (weights, share, expert) in pieces {
-            let each = phase.parameter(&weights.kind)?;
-            let slower = if expert && !decode { phase.experts } else { 1.0 };
-            weights_seconds += weights.parameters * share * each * slower;
-            bytes += weights.bytes * share;
+        for weights in &costs.dense {
+            seconds += weights.parameters * share.layers * phase.parameter(&weights.kind)?;
+        }
+        for weights in &costs.experts {
+            let active = weights.parameters * share.experts * costs.experts_active();
+            seconds += active * phase.parameter(&weights.kind)? * phase.experts;
         }
         if let Some(output) = costs.output.as_ref().filter(|_| share.output) {
-            let once = output.parameters * self.decode.parameter(&output.kind)?;
-            if decode {
-                weights_seconds += once;
-                bytes += output.bytes;
-            } else {
-                // Only the last token of a prompt needs its output.
-                seconds += once / tokens.max(1.0);
-            }
+            // Only the last token of a prompt needs its output.
+            seconds += self.decode.once(&output.kind, output.bytes)? / tokens.max(1.0);
         }
-        if decode {
-            seconds += costs.expert_layers * share.experts * expert_nodes(costs) * phase.experts;
-            if let Some(memory) = &self.memory {
-                weights_seconds = weights_seconds.max(memory.seconds(bytes));
-            }
-        }
-        seconds += weights_seconds;
-        (seconds.is_finite() && seconds > 0.0).then_some(seconds)
+        Some(seconds)
     }
 }
 
@@ -251,34 +227,30 @@ struct Share {
     output: bool,
 }
 
-impl Memory {
-    /// From the points of the largest model and those of smaller ones of the same type.
-    fn of(dense: &[&(&BenchPoint, ModelCosts)], largest: &str, decode: &Phase) -> Option<Self> {
-        let of = |beyond: bool, kind: &str| {
-            dense
-                .iter()
-                .filter(|(point, _)| point.depth == 0 && (point.model.name == largest) == beyond)
-                .filter(|(point, _)| point.model.quantization == kind)
-                .max_by_key(|(point, _)| point.model.bytes_per_token)
-                .map(|(point, costs)| {
-                    let bytes = point.model.bytes_per_token.get() as f64;
-                    let fixed = nodes(costs) * decode.node
-                        + products(costs, 0.0, f64::from(point.decode_tokens)) * decode.context;
-                    (bytes, (1.0 / point.decode.median.get() - fixed).max(0.0) / bytes)
-                })
-        };
-        let kind = dense.iter().find(|(point, _)| point.model.name == largest)?.0.model.quantization.as_str();
-        let (within, beyond) = (of(false, kind)?, of(true, kind)?);
-        // Bytes that take no longer beyond caches are held back by arithmetic, and tell nothing of memory.
-        (beyond.0 > within.0 && beyond.1 > SLOWER * within.1).then_some(Self { within: within.0, beyond })
-    }
+impl Share {
+    const WHOLE: Self = Self { layers: 1.0, experts: 1.0, output: true };
+}
 
-    /// The least that bytes take: from none where caches hold them to memory's own, in the logarithm of their number.
-    fn seconds(&self, bytes: f64) -> f64 {
-        let (from, to) = (self.within.ln(), self.beyond.0.ln());
-        let share = ((bytes.max(1.0).ln() - from) / (to - from)).clamp(0.0, 1.0);
-        bytes * self.beyond.1 * share
-    }
+/// What a decoded token takes of a part of a model, on average over `tokens` that follow `depth`; `None` of a model
+/// without weights.
+fn load(costs: &ModelCosts, share: Share, depth: f64, tokens: f64) -> Option<Load> {
+    let output = costs.output.as_ref().filter(|_| share.output);
+    let dense = costs.dense.iter().map(|weights| (weights.kind.clone(), weights.bytes * share.layers));
+    let active = share.experts * costs.experts_active();
+    let experts = costs.experts.iter().map(|weights| (weights.kind.clone(), weights.bytes * active));
+    let output_bytes = output.map(|output| (output.kind.clone(), output.bytes));
+    // Norms and biases pass as well, and are too small to count.
+    let counted = |(kind, _): &(String, f64)| kind != "F32";
+    let bytes: Vec<(String, f64)> = dense.chain(experts).chain(output_bytes).filter(counted).collect();
+    let idle: f64 = costs.experts.iter().map(|weights| weights.bytes * (share.experts - active)).sum();
+    let live = bytes.iter().map(|(_, bytes)| bytes).sum::<f64>() + idle;
+    (!bytes.is_empty()).then(|| Load {
+        nodes: nodes(costs) * share.layers,
+        matrices: costs.layers * MATRICES * share.layers + f64::from(u8::from(output.is_some())),
+        products: products(costs, depth, tokens) * share.layers,
+        bytes,
+        live,
+    })
 }
 
 impl Phase {
@@ -299,31 +271,43 @@ impl Phase {
         (!phase.weights.is_empty()).then_some(phase)
     }
 
-    /// Seconds a parameter: as measured, or between the measured types of its family with more and fewer bits, or of the
-    /// nearest type at all in proportion to its bits.
+    /// Seconds a parameter.
     fn parameter(&self, kind: &str) -> Option<f64> {
         if let Some(measured) = self.weights.get(kind) {
             return Some(*measured);
         }
-        let own = bits(kind)?;
-        let mut others: Vec<(f64, f64, bool)> = self
-            .weights
-            .iter()
-            .filter_map(|(name, seconds)| Some((bits(name)?, *seconds, family(name) == family(kind))))
-            .collect();
-        if others.iter().any(|(_, _, same)| *same) {
-            others.retain(|(_, _, same)| *same);
-        }
-        let below = others.iter().filter(|(bits, ..)| *bits <= own).max_by(|a, b| a.0.total_cmp(&b.0));
-        let above = others.iter().filter(|(bits, ..)| *bits >= own).min_by(|a, b| a.0.total_cmp(&b.0));
-        match (below, above) {
-            (Some(below), Some(above)) if above.0 > below.0 => {
-                Some(below.1 + (above.1 - below.1) * (own - below.0) / (above.0 - below.0))
-            }
-            (Some(only), _) | (_, Some(only)) => Some(only.1 * (own / only.0).sqrt()),
-            (None, None) => None,
-        }
+        let by_byte = self.weights.iter().filter_map(|(name, each)| Some((name.clone(), each * 8.0 / bits(name)?)));
+        Some(between(&by_byte.collect(), kind)? * bits(kind)? / 8.0)
     }
+}
+
+/// Seconds a byte of a type, given those of others: as measured, or so that a parameter is between the measured types of its
+/// family with more and fewer bits, or of the nearest type at all with a parameter's time as the root of its bits.
+pub(super) fn between(measured: &BTreeMap<String, f64>, kind: &str) -> Option<f64> {
+    if let Some(measured) = measured.get(kind) {
+        return Some(*measured);
+    }
+    let own = bits(kind)?;
+    let mut others: Vec<(f64, f64, bool)> = measured
+        .iter()
+        .filter_map(|(name, byte)| {
+            let bits = bits(name)?;
+            Some((bits, byte * bits, family(name) == family(kind)))
+        })
+        .collect();
+    if others.iter().any(|(_, _, same)| *same) {
+        others.retain(|(_, _, same)| *same);
+    }
+    let below = others.iter().filter(|(bits, ..)| *bits <= own).max_by(|a, b| a.0.total_cmp(&b.0));
+    let above = others.iter().filter(|(bits, ..)| *bits >= own).min_by(|a, b| a.0.total_cmp(&b.0));
+    let parameter = match (below, above) {
+        (Some(below), Some(above)) if above.0 > below.0 => {
+            below.1 + (above.1 - below.1) * (own - below.0) / (above.0 - below.0)
+        }
+        (Some(only), _) | (_, Some(only)) => only.1 * (own / only.0).sqrt(),
+        (None, None) => return None,
+    };
+    Some(parameter / own)
 }
 
 /// Types whose kernels are built alike: floats, blocks of 32 with one scale, blocks of 256, and those with a table of values.
@@ -384,19 +368,7 @@ fn add_weights(amounts: &mut BTreeMap<String, f64>, weights: &Weights, all: &[We
     *amounts.entry(name.to_owned()).or_default() += weights.parameters * slower;
 }
 
-fn decode_row(point: &BenchPoint, costs: &ModelCosts, pure: &[&str]) -> Option<Row> {
-    let mut amounts = BTreeMap::from([
-        (NODE.to_owned(), nodes(costs)),
-        (CONTEXT.to_owned(), products(costs, point.depth.into(), point.decode_tokens.into())),
-    ]);
-    for weights in costs.dense.iter().chain(&costs.output) {
-        add_weights(&mut amounts, weights, &costs.dense, pure);
-    }
-    let rate = point.decode.median.get();
-    (rate > 0.0).then(|| Row { amounts, seconds: 1.0 / rate })
-}
-
-fn prefill_row(point: &BenchPoint, costs: &ModelCosts, pure: &[&str], decode: &Phase) -> Option<Row> {
+fn prefill_row(point: &BenchPoint, costs: &ModelCosts, pure: &[&str], decode: &Streaming) -> Option<Row> {
     let tokens = f64::from(point.prefill_tokens).max(1.0);
     let mut amounts = BTreeMap::from([
         (NODE.to_owned(), nodes(costs) / tokens.min(BATCH)),
@@ -407,7 +379,7 @@ fn prefill_row(point: &BenchPoint, costs: &ModelCosts, pure: &[&str], decode: &P
         add_weights(&mut amounts, weights, &costs.dense, pure);
     }
     let output = costs.output.as_ref()?;
-    let once = output.parameters * decode.parameter(&output.kind)? / tokens;
+    let once = decode.once(&output.kind, output.bytes)? / tokens;
     let rate = point.prefill.median.get();
     (rate > 0.0).then(|| Row { amounts, seconds: (1.0 / rate - once).max(0.1 / rate) })
 }
@@ -446,7 +418,7 @@ fn least_squares(rows: &[Row]) -> Option<BTreeMap<String, f64>> {
 }
 
 /// Gauss's elimination with pivots of a matrix with its right side as last column.
-fn eliminate(mut matrix: Vec<Vec<f64>>) -> Option<Vec<f64>> {
+pub(super) fn eliminate(mut matrix: Vec<Vec<f64>>) -> Option<Vec<f64>> {
     let count = matrix.len();
     for column in 0..count {
         let pivot = (column..count).max_by(|a, b| matrix[*a][column].abs().total_cmp(&matrix[*b][column].abs()))?;
@@ -589,9 +561,10 @@ mod tests {
             ("muster-61m", "F16", 0),
             ("muster-61m", "Q8_0", 4096),
             ("muster-300m", "Q8_0", 0),
+            ("muster-226m-deep", "Q4_K", 0),
         ]);
         let own = Measured::from_points(&points.iter().collect::<Vec<_>>()).expect("known shapes");
-        let whole = Share { layers: 1.0, experts: 1.0, output: true };
+        let whole = Share::WHOLE;
         // Another shape in measured types, and in one between them.
         let facts = serde_json::json!({
             "arch": "llama", "n_layer": 22, "n_embd": 2048, "n_head": 32, "n_head_kv": 4, "n_ff": 5632, "n_vocab": 32000,

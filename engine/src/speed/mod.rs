@@ -14,6 +14,7 @@ mod measured;
 pub mod physics;
 mod priors;
 mod question;
+mod streaming;
 
 use muster_proto::TokensPerSecond;
 

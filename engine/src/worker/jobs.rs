@@ -206,7 +206,8 @@ pub enum BenchEvent {
         /// Share of the steps that are done, 0 to 1.
         fraction: f32,
     },
-    /// A model was measured.
+    /// A model was measured; again with more samples, which takes the place of what was told of it before
+    /// ([`BenchPoint::put_into`]).
     Point(Box<BenchPoint>),
     /// A device was under load.
     Sustained {

@@ -233,7 +233,7 @@ async fn the_benchmark_measures_the_device_and_the_processor() {
     let mut points = Vec::new();
     let found = bench(&command(), request, |event| {
         if let BenchEvent::Point(point) = event {
-            points.push(*point);
+            point.put_into(&mut points);
         }
     });
     within(found).await.unwrap();

@@ -88,7 +88,7 @@ async fn a_benchmark_measures_on_random_models_and_leaves_nothing() {
     within(bench(&command(), request, |event| match event {
         BenchEvent::Started { pid: started } => pid = Some(started),
         BenchEvent::Progress { fraction, .. } => last = fraction,
-        BenchEvent::Point(point) => points.push(*point),
+        BenchEvent::Point(point) => point.put_into(&mut points),
         BenchEvent::Sustained { rates, .. } => load = rates,
     }))
     .await
