@@ -15,6 +15,8 @@ const PREFILL: u32 = 512;
 const DECODE: u32 = 128;
 /// Turns of each within a pair.
 const TURNS: usize = 4;
+/// Runs of each within a turn, after a warm-up.
+const RUNS: usize = 2;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -91,9 +93,9 @@ async fn own(command: &WorkerCommand, path: &Path, threads: usize) -> Result<(f6
     let threads = Some(u32::try_from(threads)?);
     let request = LoadRequest { path: path.to_owned(), settings, threads, layout: Layout::default() };
     let (generator, _) = Generator::start(command, request, |_| {}).await?;
-    generator.measure(PREFILL, 0).await.ok();
+    generator.measure(PREFILL, 1).await?;
     let (mut prefills, mut decodes) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
+    for _ in 0..RUNS {
         prefills.push(generator.measure(PREFILL, 1).await?.0.get());
         decodes.push(generator.measure(1, DECODE).await?.1.get());
     }
@@ -110,7 +112,7 @@ fn upstream(bench: &str, path: &Path, threads: usize) -> Result<(f64, f64), Box<
             "-n",
             &DECODE.to_string(),
             "-r",
-            "3",
+            &RUNS.to_string(),
             "-fa",
             "1",
             "--poll",
