@@ -2,9 +2,9 @@
 
 use muster_engine::readiness::{Judge, evaluate, role, table};
 use muster_proto::{
-    Bytes, Cpu, Device, DeviceKind, Disk, EnrolmentState, Gpu, GpuVendor, Hardware, Inventory, Machine, MachineId,
-    Memory, MemoryBasis, ModelPlacement, Obstacle, ObstacleKind, Os, Readiness, ReasonCause, Timestamp, TypicalFree,
-    TypicalUse,
+    Bytes, ContextTokens, Cpu, Device, DeviceKind, Disk, EnrolmentState, Gpu, GpuVendor, Hardware, Inventory, Machine,
+    MachineId, Memory, MemoryBasis, ModelPlacement, Obstacle, ObstacleKind, Os, Readiness, ReasonCause, RoleProfile,
+    Timestamp, TypicalFree, TypicalUse,
 };
 
 const NOW: Timestamp = Timestamp::from_unix_millis(1_763_817_000_000);
@@ -216,4 +216,42 @@ fn a_fleet_is_counted() {
     assert_eq!(summary.vram.iter().map(|bin| bin.machines).sum::<u32>(), 3);
     assert_eq!(report, judge.report(&fleet, &chat, None, NOW), "what is remembered changes nothing");
     assert_eq!(judge.report(&fleet, &chat, Some("b"), NOW).summary.not_ready, 1);
+}
+
+#[test]
+fn a_card_with_room_for_half_of_the_context_says_how_much_and_what_a_larger_one_takes() {
+    // The owner's programs take more and more of the card, and a slow processor computes no layers fast enough.
+    let mut desk = inventory(2, vec![card("NVIDIA GeForce RTX 2060", "CUDA", 6)]);
+    desk.cpu.brand = Some("Intel(R) Core(TM) i5-8500 CPU @ 3.00GHz".into());
+    let fuller = (2000..6000).rev().step_by(100).find_map(|mib| {
+        desk.devices[0].memory_free = Some(Bytes::from_mib(mib));
+        Some(judged(&desk, "code")).filter(|found| found.verdict != Readiness::Ready)
+    });
+    let found = fuller.expect("half of the card is too little");
+    assert_eq!(found.verdict, Readiness::NotReady, "{found:#?}");
+    let best = found.best.as_ref().expect("a model");
+    let ReasonCause::ContextShort { has, wanted } = found.reasons[0].cause else { panic!("{found:#?}") };
+    assert!((2048..16_384).contains(&has.get()) && wanted.get() == 16_384, "{found:#?}");
+    assert!(best.context >= Some(has) && best.vram <= Bytes::from_gib(6), "{best:#?}");
+    let remedy = found.reasons[0].remedy.as_deref().expect("one");
+    assert!(remedy.starts_with(&best.name) && remedy.contains(&format!("{} tokens", has.get())), "{remedy}");
+    assert!(found.reasons.len() > 1, "what gives the whole context is told as well: {found:#?}");
+    // A role that wants no more than that is done.
+    let modest = RoleProfile { context: has, ..role("code").expect("one") };
+    assert_eq!(evaluate(&desk, None, &modest).verdict, Readiness::Ready);
+}
+
+#[test]
+fn a_role_that_wants_more_than_any_of_its_models_was_trained_with_is_told_so() {
+    let desk = inventory(64, vec![card("NVIDIA GeForce RTX 4090", "CUDA", 24)]);
+    let wide = RoleProfile { context: ContextTokens::new(1 << 20), ..role("chat").expect("one") };
+    let found = evaluate(&desk, None, &wide);
+    assert_eq!(found.verdict, Readiness::NotReady, "{found:#?}");
+    let ReasonCause::ContextShort { has, .. } = found.reasons[0].cause else { panic!("{found:#?}") };
+    assert!(has.get() >= 32_768, "{found:#?}");
+    // Embedders have no shorter context to offer.
+    let poor = inventory(1, vec![]);
+    let found =
+        judged(&Inventory { memory: Memory { available: Bytes::from_mib(10), ..poor.memory }, ..poor }, "embed");
+    assert!(found.reasons.iter().all(|reason| reason.cause.word() != "context_short"), "{found:#?}");
 }

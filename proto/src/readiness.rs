@@ -133,9 +133,9 @@ pub enum ReasonCause {
         /// What the role wants.
         wanted: TokensPerSecond,
     },
-    /// The model was trained with less context than the role wants.
+    /// A model would do, with less context than the role wants: it was trained with less, or more has no room.
     ContextShort {
-        /// What it has.
+        /// With how much.
         has: ContextTokens,
         /// What the role wants.
         wanted: ContextTokens,
@@ -223,7 +223,7 @@ impl fmt::Display for ReasonCause {
                 write!(f, "{phase} somewhere between {low} and {high}, wanted {wanted}")
             }
             Self::ContextShort { has, wanted } => {
-                write!(f, "trained with {} tokens of context, wanted {}", has.get(), wanted.get())
+                write!(f, "{} tokens of context at most, wanted {}", has.get(), wanted.get())
             }
             Self::DriverMissing { gpu, text }
             | Self::NoPermission { gpu, text }

@@ -1,6 +1,6 @@
 //! [`Desk`]: of an inventory, what decides: budgets of memory, devices that compute, room for files.
 
-use muster_proto::{Bytes, Device, DeviceKind, Gpu, GpuVendor, Inventory, MemoryBasis, Obstacle, TypicalUse};
+use muster_proto::{Bytes, Device, DeviceKind, Gpu, GpuVendor, Inventory, MemoryBasis, Obstacle};
 
 use crate::device_table::KnownDevice;
 use crate::estimate;
@@ -49,12 +49,11 @@ pub(super) type Find<'a> = &'a dyn Fn(&str) -> Option<&'static KnownDevice>;
 impl Desk {
     /// Reads an inventory; `find` knows devices by the names that drivers give them.
     pub fn of(inventory: &Inventory, find: Find<'_>) -> Self {
-        let typical = inventory.hardware.typical.as_ref();
         let host = inventory.cpu.brand.as_deref().and_then(find).filter(|known| known.is_cpu());
         Self {
-            gpus: gpus(inventory, typical, find),
-            ram: typical.map_or(inventory.memory.available, |typical| typical.memory_available).get(),
-            basis: if typical.is_some() { MemoryBasis::Typical } else { MemoryBasis::Momentary },
+            gpus: gpus(inventory, find),
+            ram: inventory.memory_to_plan().get(),
+            basis: if inventory.hardware.typical.is_some() { MemoryBasis::Typical } else { MemoryBasis::Momentary },
             host,
             disk: inventory.store_disk.map(|disk| disk.free.get()),
             obstructed: inventory.hardware.gpus.iter().filter_map(|gpu| obstructed(gpu, inventory, find)).collect(),
@@ -94,14 +93,10 @@ fn budget(backend: PhantomBackend, free: Bytes) -> (u64, u64) {
 }
 
 /// The GPUs that llama.cpp would use, with what models can have of them.
-fn gpus(inventory: &Inventory, typical: Option<&TypicalUse>, find: Find<'_>) -> Vec<DeskGpu> {
+fn gpus(inventory: &Inventory, find: Find<'_>) -> Vec<DeskGpu> {
     let desk_gpu = |device: &Device| {
         let joined = inventory.hardware.gpus.iter().find(|gpu| gpu.engine_device.as_deref() == Some(&device.name));
-        let free = typical
-            .and_then(|typical| typical.devices.iter().find(|free| free.device == device.name))
-            .map(|free| free.free)
-            .or(device.memory_free)
-            .or(device.memory_total)?;
+        let free = inventory.free_to_plan(device).or(device.memory_total)?;
         let backend = estimate::backend_of(device);
         let (budget, surcharge) = budget(backend, free);
         Some(DeskGpu {

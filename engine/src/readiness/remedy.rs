@@ -4,7 +4,7 @@ use muster_proto::{Bytes, ContextTokens};
 
 use super::desk::Desk;
 use super::judge::{context_index, vram_short};
-use super::sizes::{CONTEXTS, QUANTIZATIONS, sizes};
+use super::sizes::{QUANTIZATIONS, sizes};
 
 /// Where measuring would decide.
 pub(super) const BENCHMARK: &str = "benchmark it, which tells its own speed";
@@ -46,22 +46,15 @@ pub(super) fn disk(missing: Bytes) -> String {
     format!("free {missing} on the model store's volume")
 }
 
-/// A smaller quantization or context with which all layers would be on the GPUs.
+/// A smaller quantization with which all layers would be on the GPUs.
 pub(super) fn smaller(desk: &Desk, model: usize, least: usize, context: ContextTokens) -> Option<String> {
     let index = context_index(context)?;
     let quantization = (least + 1..QUANTIZATIONS.len()).find(|quantization| {
         sizes(desk.backend(), model, *quantization)
             .and_then(|sizes| sizes.by_context.get(index))
             .is_some_and(|size| vram_short(desk, size) == Some(0))
-    });
-    let sizes = sizes(desk.backend(), model, least)?;
-    let shorter = (0..index.min(sizes.by_context.len()))
-        .rev()
-        .find(|index| CONTEXTS[*index] >= 2048 && vram_short(desk, &sizes.by_context[*index]) == Some(0));
-    let quantization = quantization.map(|quantization| QUANTIZATIONS[quantization].to_owned());
-    let shorter = shorter.map(|index| format!("{} tokens of context", CONTEXTS[index]));
-    let words: Vec<String> = [quantization, shorter].into_iter().flatten().collect();
-    (!words.is_empty()).then(|| format!("{} would fit", words.join(" or ")))
+    })?;
+    Some(format!("{} would fit", QUANTIZATIONS[quantization]))
 }
 
 #[cfg(test)]
