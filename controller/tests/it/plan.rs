@@ -170,6 +170,7 @@ fn what_somebody_takes_for_an_hour_moves_no_model() {
     let sizings = [(3, need(&[("CUDA0", 1400)], 100))];
     let mut busy = inventory(700, &[("CUDA0", Some(600))], 9000);
     busy.memory.total = Bytes::from_mib(8000);
+    busy.devices[1].memory_total = Some(Bytes::from_mib(4000));
     busy.hardware.typical = Some(typical(4000, 2500));
     let mut input = PlanInput {
         policy: Some(policy(&["m"], 4096, None)),
