@@ -87,7 +87,7 @@ impl Desk {
 }
 
 /// What models get of free memory, and what the driver takes of it.
-fn budget(backend: PhantomBackend, free: Bytes) -> (u64, u64) {
+pub(super) fn budget(backend: PhantomBackend, free: Bytes) -> (u64, u64) {
     let surcharge = surcharge::surcharge(backend).expected.get();
     (free.get().saturating_sub(surcharge), surcharge)
 }
@@ -111,15 +111,20 @@ fn gpus(inventory: &Inventory, find: Find<'_>) -> Vec<DeskGpu> {
     estimate::gpus(inventory).into_iter().filter_map(desk_gpu).take(estimate::MOST_DEVICES).collect()
 }
 
-/// What a GPU that cannot be used would be: NVIDIA's with CUDA, Apple's with Metal, all others with Vulkan.
-fn obstructed(gpu: &Gpu, inventory: &Inventory, find: Find<'_>) -> Option<Obstructed> {
-    let obstacle = gpu.obstacle.clone().filter(|_| gpu.engine_device.is_none())?;
-    let known = find(&gpu.name).filter(|known| !known.is_cpu());
-    let backend = match gpu.vendor {
+/// What would drive a GPU: NVIDIA's CUDA, Apple's Metal, all others Vulkan.
+pub(super) fn backend_of_vendor(vendor: GpuVendor) -> PhantomBackend {
+    match vendor {
         GpuVendor::Nvidia => PhantomBackend::Cuda,
         GpuVendor::Apple => PhantomBackend::Metal,
         _ => PhantomBackend::Vulkan,
-    };
+    }
+}
+
+/// What a GPU that cannot be used would be.
+fn obstructed(gpu: &Gpu, inventory: &Inventory, find: Find<'_>) -> Option<Obstructed> {
+    let obstacle = gpu.obstacle.clone().filter(|_| gpu.engine_device.is_none())?;
+    let known = find(&gpu.name).filter(|known| !known.is_cpu());
+    let backend = backend_of_vendor(gpu.vendor);
     let shared = gpu.kind == DeviceKind::IntegratedGpu || gpu.unified_memory;
     let free = if shared {
         // Half of main memory, as Linux' and Windows' drivers allow.

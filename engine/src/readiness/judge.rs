@@ -340,16 +340,29 @@ impl Judge {
     }
 
     pub(super) fn find(&self, inventory: &Inventory, benchmark: Option<&Benchmark>, role: &RoleProfile) -> Found {
-        let desk = Desk::of(inventory, &|name| self.memory.find(name));
-        let benchmark = benchmark.filter(|benchmark| speaks_of(benchmark, inventory));
-        let mut found = self.on_desk(&desk, benchmark, role);
+        let desk = self.desk(inventory);
+        let mut found = self.on_desk(&desk, speaking(benchmark, inventory), role);
         if found.assessment.verdict != Readiness::Ready && !desk.obstructed.is_empty() {
             self.clear(&desk, role, &mut found.assessment);
         }
         found
     }
 
-    fn on_desk(&self, desk: &Desk, benchmark: Option<&Benchmark>, role: &RoleProfile) -> Found {
+    pub(super) fn desk(&self, inventory: &Inventory) -> Desk {
+        Desk::of(inventory, &|name| self.memory.find(name))
+    }
+
+    /// Whether any model of the role's class does on a desk: what [`Judge::evaluate`] would say, with less work.
+    pub(super) fn does(&self, desk: &Desk, benchmark: Option<&Benchmark>, role: &RoleProfile) -> bool {
+        let case = Case { desk, role, speeds: DeskSpeeds::new(&self.memory, desk, benchmark) };
+        let ready = |outcome: &Outcome| outcome.standing == Standing::Ready;
+        reference::all().iter().enumerate().filter(|(_, model)| counts(model, role)).any(|(index, _)| {
+            let outcome = case.model(index, false).filter(ready);
+            outcome.and_then(|found| case.quantized(index, found.quantization, false, true)).is_some_and(|o| ready(&o))
+        })
+    }
+
+    pub(super) fn on_desk(&self, desk: &Desk, benchmark: Option<&Benchmark>, role: &RoleProfile) -> Found {
         let case = Case { desk, role, speeds: DeskSpeeds::new(&self.memory, desk, benchmark) };
         let mut running = Vec::new();
         let mut candidates = Vec::new();
@@ -421,8 +434,8 @@ impl Judge {
 
     /// Every reference model in the best quantization that does, judged by the floors of its own class; the largest first.
     pub fn table(&self, inventory: &Inventory, benchmark: Option<&Benchmark>) -> Vec<ModelVerdict> {
-        let desk = Desk::of(inventory, &|name| self.memory.find(name));
-        let benchmark = benchmark.filter(|benchmark| speaks_of(benchmark, inventory));
+        let desk = self.desk(inventory);
+        let benchmark = speaking(benchmark, inventory);
         let roles = roles();
         let mut rows: Vec<ModelVerdict> = Vec::new();
         for (index, model) in reference::all().iter().enumerate() {
@@ -438,9 +451,12 @@ impl Judge {
     }
 }
 
-/// Whether a benchmark is of this hardware and this engine.
-fn speaks_of(benchmark: &Benchmark, inventory: &Inventory) -> bool {
-    benchmark.hardware_fingerprint == inventory.hardware_fingerprint && benchmark.engine_build == inventory.engine_build
+/// A benchmark if it is of this hardware and this engine.
+pub(super) fn speaking<'a>(benchmark: Option<&'a Benchmark>, inventory: &Inventory) -> Option<&'a Benchmark> {
+    benchmark.filter(|benchmark| {
+        benchmark.hardware_fingerprint == inventory.hardware_fingerprint
+            && benchmark.engine_build == inventory.engine_build
+    })
 }
 
 /// That nothing is known of a machine.

@@ -15,6 +15,7 @@
 //!   holds the floor, and its ends are more than [`WIDE`] apart, nobody knows.
 //! - Where no model does with the role's context and one does with less, that is the nearest, and the first reason.
 //! - A machine that was silent for more than [`STALE_DAYS`] days is unknown whatever it said.
+//! - What changes would make of machines that are not ready is the same judging of a changed desk ([`Change`]).
 //! - Where a GPU cannot be used, the machine is also judged as if it could; if that is what makes it ready, its obstacle is
 //!   the first reason.
 
@@ -27,6 +28,8 @@ mod remedy;
 mod roles;
 mod sizes;
 mod speeds;
+mod what_if;
 
 pub use judge::{Judge, STALE_DAYS, WIDE, evaluate, table};
 pub use roles::{UnknownRole, role, roles};
+pub use what_if::{Change, ChangeError};

@@ -16,7 +16,7 @@ const CARDS: [u64; 12] = [4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 80, 96];
 const MODULES: [u64; 8] = [4, 8, 16, 32, 64, 128, 256, 512];
 
 /// What a card keeps for its driver and the desktop, on top of what a model takes.
-const CARD_RESERVE: u64 = 1 << 30;
+pub(super) const CARD_RESERVE: u64 = 1 << 30;
 
 /// The smallest size of `sold` that is at least `bytes`.
 fn sold(sold: &[u64], bytes: Bytes) -> Option<Bytes> {

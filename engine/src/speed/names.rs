@@ -27,9 +27,7 @@ impl Name for String {
     }
 
     fn then(&self, pieces: &[&str]) -> Self {
-        let mut name = self.clone();
-        pieces.iter().for_each(|piece| name.push_str(piece));
-        name
+        [self.as_str()].iter().chain(pieces).copied().collect()
     }
 
     fn is_launch(&self) -> bool {
