@@ -228,7 +228,6 @@ impl App {
             tasks.spawn(metrics::serve(services.clone(), listener, stop.clone()));
         }
         tasks.spawn(renew_leaf(ca, leaf, services.clock.clone(), stop.clone()));
-        services.tasks.spawn(know_the_fleet(services.clone()));
         // Cancel-safe: `join_next` loses no task.
         let result = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
@@ -253,23 +252,6 @@ impl App {
         let _ = fs::remove_file(&socket);
         drop(data);
         result
-    }
-}
-
-/// Fleets from this size on are judged once at the start.
-const LARGE_FLEET: usize = 500;
-
-/// Judges a large fleet once, so that the first report has most answers ready: parts, not machines, are what takes time.
-async fn know_the_fleet(services: Services) {
-    let Ok(machines) = services.store.machines().await else { return };
-    let Ok(role) = muster_engine::readiness::role("chat") else { return };
-    if machines.len() < LARGE_FLEET {
-        return;
-    }
-    let (judge, now) = (Arc::clone(&services.judge), services.clock.now());
-    let judged = tokio::task::spawn_blocking(move || drop(judge.report(&machines, &role, None, now))).await;
-    if let Err(error) = judged {
-        tracing::warn!(%error, "the fleet could not be judged at the start");
     }
 }
 

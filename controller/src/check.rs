@@ -89,12 +89,9 @@ fn check_assignment(
         wrong(format!("{} is no file of model {:?}", assignment.digest, assignment.model));
     }
     let need = &assignment.prediction.memory;
-    let typical = inventory.hardware.typical.as_ref();
     for device in &need.devices {
-        let mut free = inventory.devices.iter().find(|d| d.name == device.name).and_then(|d| d.memory_free);
-        if let Some(usual) = typical.and_then(|typical| typical.devices.iter().find(|d| d.device == device.name)) {
-            free = free.map(|free| free.min(usual.free));
-        }
+        let known = inventory.devices.iter().find(|known| known.name == device.name);
+        let free = known.and_then(|known| inventory.free_to_plan(known));
         let taken = device.total().saturating_add(policy.reserve);
         if device.total() > Bytes::ZERO && free.is_none_or(|free| taken > free) {
             wrong(format!("{} and the reserve do not fit on {}", device.total(), device.name));
@@ -104,8 +101,7 @@ fn check_assignment(
         inventory.devices.iter().any(|d| d.name == device.name && d.kind == DeviceKind::IntegratedGpu)
     });
     let host = need.host.total() + shared.map(muster_proto::DeviceMemory::total).sum();
-    let usual = typical.map_or(inventory.memory.available, |typical| typical.memory_available);
-    if host > Bytes::ZERO && host.saturating_add(policy.reserve) > inventory.memory.available.min(usual) {
+    if host > Bytes::ZERO && host.saturating_add(policy.reserve) > inventory.memory_to_plan() {
         wrong(format!("{host} and the reserve do not fit in main memory"));
     }
 }

@@ -213,13 +213,13 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// What the inventory says is free, now and typically, whichever is less; less the reserve on each device and on the
-    /// host. So a plan counts on a desk in use, not on an empty one, and on nothing that is taken at the moment.
+    /// What models may count on ([`Inventory::memory_to_plan`]), less the reserve on each device and on the host.
     pub fn of(inventory: &Inventory, reserve: Bytes) -> Self {
         let gpu = |device: &&Device| device.kind != DeviceKind::Cpu;
         let free = |device: &Device| {
-            let free = inventory.free_to_plan(device).zip(device.memory_free);
-            (device.name.clone(), free.map(|(planned, now)| Free::of(planned, now, reserve)))
+            let free = inventory.free_to_plan(device);
+            let of = |planned| Free::of(planned, device.memory_free.unwrap_or(planned), reserve);
+            (device.name.clone(), free.map(of))
         };
         Self {
             host: Free::of(inventory.memory_to_plan(), inventory.memory.available, reserve),

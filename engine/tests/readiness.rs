@@ -1,10 +1,10 @@
 //! Machines that everybody can picture, and what they are ready for.
 
-use muster_engine::readiness::{Judge, evaluate, role, table};
+use muster_engine::readiness::{Change, Judge, evaluate, role, table};
 use muster_proto::{
-    Bytes, Cpu, Device, DeviceKind, Disk, EnrolmentState, Gpu, GpuVendor, Hardware, Inventory, Machine, MachineId,
-    Memory, MemoryBasis, ModelPlacement, Obstacle, ObstacleKind, Os, Readiness, ReasonCause, Timestamp, TypicalFree,
-    TypicalUse,
+    Bytes, ChassisKind, ContextTokens, Cpu, Device, DeviceKind, Disk, EnrolmentState, Gpu, GpuVendor, Hardware,
+    Inventory, Machine, MachineId, Memory, MemoryBasis, ModelPlacement, Obstacle, ObstacleKind, Os, Readiness,
+    ReasonCause, RoleProfile, Timestamp, TypicalFree, TypicalUse, WhatIf,
 };
 
 const NOW: Timestamp = Timestamp::from_unix_millis(1_763_817_000_000);
@@ -41,6 +41,58 @@ fn card(name: &str, backend: &str, gib: u64) -> Device {
         pci_bus_id: None,
         uuid: None,
         driver: None,
+    }
+}
+
+/// A card that no driver drives.
+fn without_driver() -> Gpu {
+    Gpu {
+        name: "NVIDIA GeForce RTX 3060".into(),
+        vendor: GpuVendor::Nvidia,
+        kind: DeviceKind::DiscreteGpu,
+        pci_bus_id: None,
+        pci_id: None,
+        uuid: None,
+        driver: None,
+        memory_total: Some(Bytes::from_gib(12)),
+        memory_free: None,
+        memory_shared: None,
+        unified_memory: false,
+        compute_capability: None,
+        cuda_version: None,
+        pcie: None,
+        power_limit_watts: None,
+        temperature_celsius: None,
+        throttle_reasons: vec![],
+        ecc: None,
+        mig: None,
+        slice_of: None,
+        used_by: vec![],
+        engine_device: None,
+        obstacle: Some(Obstacle {
+            kind: ObstacleKind::DriverMissing,
+            text: "no driver is bound to it".into(),
+            remedy: Some("install nvidia-driver".into()),
+        }),
+        sources: vec![],
+    }
+}
+
+fn machine(byte: u8, inventory: Option<Inventory>, group: &str) -> Machine {
+    Machine {
+        id: MachineId::from_bytes([byte; 16]),
+        hostname: format!("desk-{byte}"),
+        enrolment: EnrolmentState::Accepted,
+        enrolled_at: NOW,
+        last_seen: Some(NOW),
+        online: true,
+        agent_version: None,
+        inventory,
+        benchmark: None,
+        desired_generation: 0,
+        bench_order: None,
+        observed: None,
+        groups: vec![group.into()],
     }
 }
 
@@ -89,37 +141,7 @@ fn a_card_that_nearly_does_is_told_what_would_fit() {
 #[test]
 fn a_missing_driver_is_the_first_reason_and_says_what_would_be() {
     let mut desk = inventory(16, vec![]);
-    let gpu = Gpu {
-        name: "NVIDIA GeForce RTX 3060".into(),
-        vendor: GpuVendor::Nvidia,
-        kind: DeviceKind::DiscreteGpu,
-        pci_bus_id: None,
-        pci_id: None,
-        uuid: None,
-        driver: None,
-        memory_total: Some(Bytes::from_gib(12)),
-        memory_free: None,
-        memory_shared: None,
-        unified_memory: false,
-        compute_capability: None,
-        cuda_version: None,
-        pcie: None,
-        power_limit_watts: None,
-        temperature_celsius: None,
-        throttle_reasons: vec![],
-        ecc: None,
-        mig: None,
-        slice_of: None,
-        used_by: vec![],
-        engine_device: None,
-        obstacle: Some(Obstacle {
-            kind: ObstacleKind::DriverMissing,
-            text: "no driver is bound to it".into(),
-            remedy: Some("install nvidia-driver".into()),
-        }),
-        sources: vec![],
-    };
-    desk.hardware.gpus = vec![gpu];
+    desk.hardware.gpus = vec![without_driver()];
     let found = judged(&desk, "chat-14b");
     assert_eq!(found.verdict, Readiness::NotReady, "{found:#?}");
     assert!(matches!(found.reasons[0].cause, ReasonCause::DriverMissing { .. }), "{found:#?}");
@@ -177,21 +199,6 @@ fn every_model_has_a_line() {
 
 #[test]
 fn a_fleet_is_counted() {
-    let machine = |byte: u8, inventory: Option<Inventory>, group: &str| Machine {
-        id: MachineId::from_bytes([byte; 16]),
-        hostname: format!("desk-{byte}"),
-        enrolment: EnrolmentState::Accepted,
-        enrolled_at: NOW,
-        last_seen: Some(NOW),
-        online: true,
-        agent_version: None,
-        inventory,
-        benchmark: None,
-        desired_generation: 0,
-        bench_order: None,
-        observed: None,
-        groups: vec![group.into()],
-    };
     let large = || inventory(64, vec![card("NVIDIA GeForce RTX 4090", "CUDA", 24)]);
     let mut silent = machine(4, Some(large()), "a");
     silent.online = false;
@@ -208,12 +215,92 @@ fn a_fleet_is_counted() {
     ];
     let judge = Judge::new();
     let chat = role("chat").expect("there");
-    let report = judge.report(&fleet, &chat, None, NOW);
+    let report = judge.report(&fleet, &chat, None, None, NOW);
     let summary = &report.summary;
     assert_eq!((summary.machines, summary.ready, summary.not_ready, summary.unknown), (4, 1, 1, 2), "{summary:?}");
     let count = |word: &str| summary.reasons.iter().find(|(known, _)| known == word).map(|(_, count)| *count);
     assert_eq!((count("no_facts"), count("stale"), count("ram_short")), (Some(1), Some(1), Some(1)), "{summary:?}");
     assert_eq!(summary.vram.iter().map(|bin| bin.machines).sum::<u32>(), 3);
-    assert_eq!(report, judge.report(&fleet, &chat, None, NOW), "what is remembered changes nothing");
-    assert_eq!(judge.report(&fleet, &chat, Some("b"), NOW).summary.not_ready, 1);
+    assert_eq!(report, judge.report(&fleet, &chat, None, None, NOW), "what is remembered changes nothing");
+    assert_eq!(judge.report(&fleet, &chat, Some("b"), None, NOW).summary.not_ready, 1);
+}
+
+#[test]
+fn a_card_with_room_for_half_of_the_context_says_how_much_and_what_a_larger_one_takes() {
+    // The owner's programs take more and more of the card, and a slow processor computes no layers fast enough.
+    let mut desk = inventory(2, vec![card("NVIDIA GeForce RTX 2060", "CUDA", 6)]);
+    desk.cpu.brand = Some("Intel(R) Core(TM) i5-8500 CPU @ 3.00GHz".into());
+    let fuller = (2000..6000).rev().step_by(100).find_map(|mib| {
+        desk.devices[0].memory_free = Some(Bytes::from_mib(mib));
+        Some(judged(&desk, "code")).filter(|found| found.verdict != Readiness::Ready)
+    });
+    let found = fuller.expect("half of the card is too little");
+    assert_eq!(found.verdict, Readiness::NotReady, "{found:#?}");
+    let best = found.best.as_ref().expect("a model");
+    let ReasonCause::ContextShort { has, wanted } = found.reasons[0].cause else { panic!("{found:#?}") };
+    assert!((2048..16_384).contains(&has.get()) && wanted.get() == 16_384, "{found:#?}");
+    assert!(best.context >= Some(has) && best.vram <= Bytes::from_gib(6), "{best:#?}");
+    let remedy = found.reasons[0].remedy.as_deref().expect("one");
+    assert!(remedy.starts_with(&best.name) && remedy.contains(&format!("{} tokens", has.get())), "{remedy}");
+    assert!(found.reasons.len() > 1, "what gives the whole context is told as well: {found:#?}");
+    // A role that wants no more than that is done.
+    let modest = RoleProfile { context: has, ..role("code").expect("one") };
+    assert_eq!(evaluate(&desk, None, &modest).verdict, Readiness::Ready);
+}
+
+#[test]
+fn a_role_that_wants_more_than_any_of_its_models_was_trained_with_is_told_so() {
+    let desk = inventory(64, vec![card("NVIDIA GeForce RTX 4090", "CUDA", 24)]);
+    let wide = RoleProfile { context: ContextTokens::new(1 << 20), ..role("chat").expect("one") };
+    let found = evaluate(&desk, None, &wide);
+    assert_eq!(found.verdict, Readiness::NotReady, "{found:#?}");
+    let ReasonCause::ContextShort { has, .. } = found.reasons[0].cause else { panic!("{found:#?}") };
+    assert!(has.get() >= 32_768, "{found:#?}");
+    // Embedders have no shorter context to offer.
+    let poor = inventory(1, vec![]);
+    let found =
+        judged(&Inventory { memory: Memory { available: Bytes::from_mib(10), ..poor.memory }, ..poor }, "embed");
+    assert!(found.reasons.iter().all(|reason| reason.cause.word() != "context_short"), "{found:#?}");
+}
+
+#[test]
+fn a_change_is_judged_before_anybody_buys_it() {
+    let desk = inventory(4, vec![]);
+    let mut laptop = desk.clone();
+    laptop.hardware.chassis.kind = Some(ChassisKind::Laptop);
+    let mut obstructed = inventory(16, vec![]);
+    obstructed.hardware.gpus = vec![without_driver()];
+    let ready = inventory(64, vec![card("NVIDIA GeForce RTX 4090", "CUDA", 24)]);
+    let parts = [ready, desk.clone(), laptop, obstructed];
+    let fleet: Vec<Machine> = (1..).zip(parts).map(|(byte, parts)| machine(byte, Some(parts), "a")).collect();
+    let (judge, role) = (Judge::new(), role("chat-14b").expect("there"));
+    let report = |change: WhatIf| {
+        let change = Change::of(change).expect("can be judged");
+        judge.report(&fleet, &role, None, Some(&change), NOW)
+    };
+    let bought = report(WhatIf { gpu: Some("rtx 5090".into()), ..WhatIf::default() });
+    let then: Vec<Option<Readiness>> =
+        bought.machines.iter().map(|row| row.what_if.as_ref().map(|then| then.verdict)).collect();
+    // One is ready anyway, and a laptop takes no card.
+    assert_eq!(then, [None, Some(Readiness::Ready), None, Some(Readiness::Ready)]);
+    let totals = bought.summary.what_if.expect("asked");
+    assert_eq!((totals.ready, totals.not_ready, totals.unknown, totals.made_ready), (3, 1, 0, 2));
+    assert_eq!((bought.summary.ready, bought.summary.not_ready), (1, 3), "today is today");
+    // It is what the desk is judged once the card is there.
+    let mut real = desk;
+    real.devices = vec![card("NVIDIA GeForce RTX 5090", "CUDA", 32)];
+    real.devices[0].memory_free = Some(Bytes::from_gib(31));
+    let best = judged(&real, "chat-14b").best.expect("a model");
+    let then = bought.machines[1].what_if.as_ref().expect("judged");
+    assert_eq!((&then.model, &then.quantization), (&Some(best.name), &Some(best.quantization)));
+
+    let mended = report(WhatIf { fix_drivers: true, ..WhatIf::default() });
+    assert_eq!(mended.summary.what_if.map(|totals| totals.made_ready), Some(1));
+    // What each change alone does is counted without asking: the driver first, and the largest card most.
+    let asked_nothing = judge.report(&fleet, &role, None, None, NOW);
+    assert_eq!(asked_nothing.remedies, mended.remedies);
+    assert!(asked_nothing.summary.what_if.is_none() && asked_nothing.what_if.is_none());
+    let (first, last) = (&mended.remedies[0], mended.remedies.last().expect("some help"));
+    assert!(first.change.fix_drivers && first.machines == 1, "{first:?}");
+    assert_eq!((last.change.gpu.as_deref(), last.machines), (Some("GeForce RTX 5090"), 2));
 }

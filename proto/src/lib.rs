@@ -29,6 +29,7 @@ mod quality;
 mod readiness;
 mod timestamp;
 mod units;
+mod what_if;
 #[cfg(feature = "wire")]
 pub mod wire;
 
@@ -64,3 +65,4 @@ pub use readiness::{
 };
 pub use timestamp::Timestamp;
 pub use units::{Bytes, BytesPerSecond, ContextTokens, TokensPerSecond, grouped};
+pub use what_if::{Hypothetical, RemedyCount, WhatIf, WhatIfTotals};

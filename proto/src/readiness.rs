@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::open_enum::open_enum;
 use crate::{
-    Bytes, ChassisKind, ContextTokens, DeviceKind, GpuVendor, MachineId, Obstacle, ObstacleKind, Timestamp,
-    TokensPerSecond,
+    Bytes, ChassisKind, ContextTokens, DeviceKind, GpuVendor, Hypothetical, MachineId, Obstacle, ObstacleKind,
+    RemedyCount, Timestamp, TokensPerSecond, WhatIf, WhatIfTotals,
 };
 
 open_enum! {
@@ -133,9 +133,9 @@ pub enum ReasonCause {
         /// What the role wants.
         wanted: TokensPerSecond,
     },
-    /// The model was trained with less context than the role wants.
+    /// A model would do, with less context than the role wants: it was trained with less, or more has no room.
     ContextShort {
-        /// What it has.
+        /// With how much.
         has: ContextTokens,
         /// What the role wants.
         wanted: ContextTokens,
@@ -223,7 +223,7 @@ impl fmt::Display for ReasonCause {
                 write!(f, "{phase} somewhere between {low} and {high}, wanted {wanted}")
             }
             Self::ContextShort { has, wanted } => {
-                write!(f, "trained with {} tokens of context, wanted {}", has.get(), wanted.get())
+                write!(f, "{} tokens of context at most, wanted {}", has.get(), wanted.get())
             }
             Self::DriverMissing { gpu, text }
             | Self::NoPermission { gpu, text }
@@ -370,6 +370,9 @@ pub struct MachineReadiness {
     /// The verdict.
     #[serde(flatten)]
     pub assessment: Assessment,
+    /// What it would be after the report's change; nothing where that does not apply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub what_if: Option<Hypothetical>,
 }
 
 impl MachineReadiness {
@@ -437,6 +440,9 @@ pub struct ReadinessSummary {
     pub vram: Vec<VramBin>,
     /// The largest model for half, four fifths and nearly all of the machines.
     pub coverage: Vec<CoverageLevel>,
+    /// The totals after the report's change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub what_if: Option<WhatIfTotals>,
 }
 
 /// The readiness of a fleet for one role.
@@ -454,6 +460,13 @@ pub struct ReadinessReport {
     pub machines: Vec<MachineReadiness>,
     /// Every reference model of the role's purpose, the largest first.
     pub models: Vec<ModelCoverage>,
+    /// How many machines that are not ready each single change would make ready, the cheapest kind first; those that help
+    /// nobody are left out.
+    #[serde(default)]
+    pub remedies: Vec<RemedyCount>,
+    /// The change that was asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub what_if: Option<WhatIf>,
 }
 
 /// Where bins of the histogram begin, in GiB; those of common cards are apart.
@@ -474,8 +487,30 @@ impl ReadinessReport {
         machines.sort_by(|one, other| (&one.hostname, one.machine).cmp(&(&other.hostname, other.machine)));
         models.sort_by(|one, other| (other.parameters, &one.model).cmp(&(one.parameters, &other.model)));
         let summary = ReadinessSummary::of(&machines, &models);
-        Self { at, role, group, summary, machines, models }
+        Self { at, role, group, summary, machines, models, remedies: Vec::new(), what_if: None }
     }
+
+    /// With what changes would do; the rows say what comes of `what_if`.
+    #[must_use]
+    pub fn with_changes(mut self, remedies: Vec<RemedyCount>, what_if: Option<WhatIf>) -> Self {
+        self.summary.what_if = what_if.is_some().then(|| totals_then(&self.machines));
+        Self { remedies, what_if, ..self }
+    }
+}
+
+fn totals_then(machines: &[MachineReadiness]) -> WhatIfTotals {
+    let mut totals = WhatIfTotals::default();
+    for row in machines {
+        let now = row.assessment.verdict;
+        let then = row.what_if.as_ref().map_or(now, |what_if| what_if.verdict);
+        match then {
+            Readiness::Ready => totals.ready += 1,
+            Readiness::NotReady => totals.not_ready += 1,
+            _ => totals.unknown += 1,
+        }
+        totals.made_ready += u32::from(then == Readiness::Ready && now != Readiness::Ready);
+    }
+    totals
 }
 
 impl ReadinessSummary {
@@ -491,6 +526,7 @@ impl ReadinessSummary {
             reasons: reasons(machines),
             vram: histogram(machines),
             coverage: LEVELS.iter().map(|percent| level(*percent, all, models)).collect(),
+            what_if: None,
         }
     }
 }

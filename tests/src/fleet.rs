@@ -242,7 +242,7 @@ fn known(name: &str) -> Option<&'static KnownDevice> {
     *found.entry(name.to_owned()).or_insert_with(|| device_table::find(name).ok())
 }
 
-/// Four quantizations of two models on every device.
+/// Four quantizations of two models on every device, under the names that agents give them.
 fn benchmark(inventory: &Inventory, chance: &mut Chance) -> Benchmark {
     let mut points = Vec::new();
     for device in &inventory.devices {
@@ -250,7 +250,7 @@ fn benchmark(inventory: &Inventory, chance: &mut Chance) -> Benchmark {
         let bandwidth = known.and_then(|known| known.bandwidth).unwrap_or(45e9);
         let operations = known.filter(|known| !known.is_cpu()).and_then(|known| known.fp16).unwrap_or(0.6e12);
         let own = chance.about(0.1);
-        for (name, parameters, layers) in [("llama-33m", 33_000_000_u64, 6), ("llama-490m", 490_000_000, 16)] {
+        for (name, parameters, layers) in [("muster-61m", 61_000_000_u64, 8), ("muster-300m", 301_000_000, 10)] {
             for (quantization, bits) in [("F16", 16.0), ("Q8_0", 8.5), ("Q4_K_M", 4.9), ("MXFP4", 4.3)] {
                 let bytes = parameters as f64 * bits / 8.0;
                 let decode = 1.0 / (60e-6 + bytes / (bandwidth * 0.6 * own));

@@ -307,13 +307,23 @@ pub(super) struct ReadinessArgs {
     /// Write to this file
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// What if so much main memory were added to each machine that is not ready, e.g. 16GiB
+    #[arg(long, value_name = "SIZE", help_heading = "What if")]
+    pub add_memory: Option<WrittenSize>,
+    /// What if this card were in each desk that is not ready, in place of what is there
+    #[arg(long, value_name = "NAME", help_heading = "What if")]
+    pub gpu: Option<String>,
+    /// What if all GPUs that cannot be used could be: drivers, rights, backends
+    #[arg(long, help_heading = "What if")]
+    pub fix_drivers: bool,
 }
 
 const READINESS_AFTER: &str = "\
 Examples:
   muster report readiness
   muster report readiness --role code --group berlin --output readiness.html
-  muster report readiness --role chat-14b --output readiness.xlsx";
+  muster report readiness --role chat-14b --output readiness.xlsx
+  muster report readiness --gpu \"RTX 4060 Ti 16GB\" --add-memory 16GiB";
 
 /// The form of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -4,10 +4,11 @@ use std::fs;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
-use muster_proto::{ReadinessReport, wire};
+use muster_proto::{ReadinessReport, WhatIf, wire};
 use muster_reports::{readiness_csv, readiness_html, readiness_page, readiness_xlsx};
 
 use super::args::{ReadinessArgs, ReportFormat};
+use super::estimate::WrittenSize;
 use super::output::Output;
 use super::{Client, Failure};
 
@@ -18,8 +19,16 @@ pub(super) async fn readiness(client: &mut Client, arguments: &ReadinessArgs, ou
     if format == ReportFormat::Xlsx && file.is_none() && std::io::stdout().is_terminal() {
         return Err(Failure::usage("a workbook is nothing for a terminal: say where with --output FILE.xlsx"));
     }
-    let request =
-        wire::GetReadinessRequest { role: arguments.role.clone(), group: arguments.group.clone().unwrap_or_default() };
+    let what_if = WhatIf {
+        add_memory: arguments.add_memory.map(|WrittenSize(size)| size),
+        gpu: arguments.gpu.clone(),
+        fix_drivers: arguments.fix_drivers,
+    };
+    let request = wire::GetReadinessRequest {
+        role: arguments.role.clone(),
+        group: arguments.group.clone().unwrap_or_default(),
+        what_if: (what_if != WhatIf::default()).then(|| what_if.into()),
+    };
     let report = ReadinessReport::try_from(client.get_readiness(request).await?.into_inner())?;
     let content = match format {
         ReportFormat::Table => {

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes as RawBytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use muster_engine::readiness;
+use muster_engine::readiness::{self, Change};
 use muster_proto::wire::admin_server::Admin;
 use muster_proto::wire::{self, import_model_progress, import_model_request, quantize_model_request};
 use muster_proto::{
     AdminName, AdminRecord, BenchOrder, BenchmarkKind, Bytes, ControllerStatus, DeploymentState, EnrolmentState,
-    IdError, Machine, MachineId, Model, PROTOCOL_VERSION, Policy, TokenId,
+    IdError, Machine, MachineId, Model, PROTOCOL_VERSION, Policy, TokenId, WhatIf,
 };
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -381,7 +381,11 @@ impl Admin for AdminService {
         request: Request<wire::GetReadinessRequest>,
     ) -> Result<Response<wire::ReadinessReport>, Status> {
         operator(&request)?;
-        let wire::GetReadinessRequest { role, group } = request.into_inner();
+        let wire::GetReadinessRequest { role, group, what_if } = request.into_inner();
+        let what_if =
+            what_if.map(WhatIf::try_from).transpose().map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let change =
+            what_if.map(Change::of).transpose().map_err(|error| Status::invalid_argument(error.to_string()))?;
         let role = readiness::role(&role).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let group = Some(group).filter(|group| !group.is_empty());
         let machines = self.machines().await?;
@@ -391,7 +395,8 @@ impl Admin for AdminService {
             return Err(Status::not_found(format!("no machine is in the group {group:?}: see muster machines group")));
         }
         let (judge, now) = (Arc::clone(&self.services.judge), self.services.clock.now());
-        let report = spawn_blocking(move || judge.report(&machines, &role, group.as_deref(), now)).await;
+        let report =
+            spawn_blocking(move || judge.report(&machines, &role, group.as_deref(), change.as_ref(), now)).await;
         Ok(Response::new(report.map_err(|error| internal(&error))?.into()))
     }
 

@@ -158,11 +158,30 @@ fn a_desk_in_use_counts_and_not_an_empty_one() {
         with(typical(600, 2500)),
         ["needs 100.0 MiB on Host, 88.0 MiB is typically free", "needs 100.0 MiB on Host, 88.0 MiB is typically free"]
     );
-    // More than is free now is of no use now, and of another device it says nothing.
+    // More than there is counts as what there is, and of another device it says nothing.
     assert_eq!(with(typical(9000, 9000)), ["chosen", "would run, but Q8_0 is better"]);
     let mut other = typical(4000, 0);
     other.devices[0].device = "CUDA1".to_owned();
     assert_eq!(with(other), ["chosen", "would run, but Q8_0 is better"]);
+}
+
+#[test]
+fn what_somebody_takes_for_an_hour_moves_no_model() {
+    let sizings = [(3, need(&[("CUDA0", 1400)], 100))];
+    let mut busy = inventory(700, &[("CUDA0", Some(600))], 9000);
+    busy.memory.total = Bytes::from_mib(8000);
+    busy.devices[1].memory_total = Some(Bytes::from_mib(4000));
+    busy.hardware.typical = Some(typical(4000, 2500));
+    let mut input = PlanInput {
+        policy: Some(policy(&["m"], 4096, None)),
+        models: vec![model("m", 8192, vec![artifact(3, "Q8_0", 1000, 8.5)])],
+        machines: vec![machine(busy, &sizings)],
+    };
+    assert_eq!(verdicts(&input), ["chosen"]);
+    assert_eq!(check(&input, &plan(&input)), []);
+    // Without samples, this moment is all that is known.
+    input.machines[0].inventory.as_mut().expect("one").hardware.typical = None;
+    assert_eq!(verdicts(&input), ["needs 1.4 GiB on CUDA0, 88.0 MiB is free"]);
 }
 
 #[test]

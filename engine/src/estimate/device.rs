@@ -160,8 +160,8 @@ pub fn gpus(inventory: &Inventory) -> Vec<&Device> {
     if discrete.is_empty() { of(DeviceKind::IntegratedGpu).collect() } else { discrete }
 }
 
-/// The [GPUs](gpus) of a machine, with the memory that is free on them now, or typically where that is less. One whose memory
-/// nobody could read cannot be asked about, and is left out.
+/// The [GPUs](gpus) of a machine, with the memory that models may count on there. One whose memory nobody could read cannot be
+/// asked about, and is left out.
 pub fn machine_devices(inventory: &Inventory) -> Vec<TargetDevice> {
     let target = |gpu: &Device| {
         let backend = backend_of(gpu);

@@ -1,6 +1,6 @@
 //! [`Desk`]: of an inventory, what decides: budgets of memory, devices that compute, room for files.
 
-use muster_proto::{Bytes, Device, DeviceKind, Gpu, GpuVendor, Inventory, MemoryBasis, Obstacle, TypicalUse};
+use muster_proto::{Bytes, Device, DeviceKind, Gpu, GpuVendor, Inventory, MemoryBasis, Obstacle};
 
 use crate::device_table::KnownDevice;
 use crate::estimate;
@@ -49,12 +49,11 @@ pub(super) type Find<'a> = &'a dyn Fn(&str) -> Option<&'static KnownDevice>;
 impl Desk {
     /// Reads an inventory; `find` knows devices by the names that drivers give them.
     pub fn of(inventory: &Inventory, find: Find<'_>) -> Self {
-        let typical = inventory.hardware.typical.as_ref();
         let host = inventory.cpu.brand.as_deref().and_then(find).filter(|known| known.is_cpu());
         Self {
-            gpus: gpus(inventory, typical, find),
-            ram: typical.map_or(inventory.memory.available, |typical| typical.memory_available).get(),
-            basis: if typical.is_some() { MemoryBasis::Typical } else { MemoryBasis::Momentary },
+            gpus: gpus(inventory, find),
+            ram: inventory.memory_to_plan().get(),
+            basis: if inventory.hardware.typical.is_some() { MemoryBasis::Typical } else { MemoryBasis::Momentary },
             host,
             disk: inventory.store_disk.map(|disk| disk.free.get()),
             obstructed: inventory.hardware.gpus.iter().filter_map(|gpu| obstructed(gpu, inventory, find)).collect(),
@@ -88,20 +87,16 @@ impl Desk {
 }
 
 /// What models get of free memory, and what the driver takes of it.
-fn budget(backend: PhantomBackend, free: Bytes) -> (u64, u64) {
+pub(super) fn budget(backend: PhantomBackend, free: Bytes) -> (u64, u64) {
     let surcharge = surcharge::surcharge(backend).expected.get();
     (free.get().saturating_sub(surcharge), surcharge)
 }
 
 /// The GPUs that llama.cpp would use, with what models can have of them.
-fn gpus(inventory: &Inventory, typical: Option<&TypicalUse>, find: Find<'_>) -> Vec<DeskGpu> {
+fn gpus(inventory: &Inventory, find: Find<'_>) -> Vec<DeskGpu> {
     let desk_gpu = |device: &Device| {
         let joined = inventory.hardware.gpus.iter().find(|gpu| gpu.engine_device.as_deref() == Some(&device.name));
-        let free = typical
-            .and_then(|typical| typical.devices.iter().find(|free| free.device == device.name))
-            .map(|free| free.free)
-            .or(device.memory_free)
-            .or(device.memory_total)?;
+        let free = inventory.free_to_plan(device).or(device.memory_total)?;
         let backend = estimate::backend_of(device);
         let (budget, surcharge) = budget(backend, free);
         Some(DeskGpu {
@@ -116,15 +111,20 @@ fn gpus(inventory: &Inventory, typical: Option<&TypicalUse>, find: Find<'_>) -> 
     estimate::gpus(inventory).into_iter().filter_map(desk_gpu).take(estimate::MOST_DEVICES).collect()
 }
 
-/// What a GPU that cannot be used would be: NVIDIA's with CUDA, Apple's with Metal, all others with Vulkan.
-fn obstructed(gpu: &Gpu, inventory: &Inventory, find: Find<'_>) -> Option<Obstructed> {
-    let obstacle = gpu.obstacle.clone().filter(|_| gpu.engine_device.is_none())?;
-    let known = find(&gpu.name).filter(|known| !known.is_cpu());
-    let backend = match gpu.vendor {
+/// What would drive a GPU: NVIDIA's CUDA, Apple's Metal, all others Vulkan.
+pub(super) fn backend_of_vendor(vendor: GpuVendor) -> PhantomBackend {
+    match vendor {
         GpuVendor::Nvidia => PhantomBackend::Cuda,
         GpuVendor::Apple => PhantomBackend::Metal,
         _ => PhantomBackend::Vulkan,
-    };
+    }
+}
+
+/// What a GPU that cannot be used would be.
+fn obstructed(gpu: &Gpu, inventory: &Inventory, find: Find<'_>) -> Option<Obstructed> {
+    let obstacle = gpu.obstacle.clone().filter(|_| gpu.engine_device.is_none())?;
+    let known = find(&gpu.name).filter(|known| !known.is_cpu());
+    let backend = backend_of_vendor(gpu.vendor);
     let shared = gpu.kind == DeviceKind::IntegratedGpu || gpu.unified_memory;
     let free = if shared {
         // Half of main memory, as Linux' and Windows' drivers allow.

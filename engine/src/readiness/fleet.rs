@@ -8,17 +8,42 @@ use muster_proto::{
     Readiness, ReadinessReason, ReadinessReport, ReasonCause, RoleProfile, Timestamp,
 };
 
-use super::judge::{Judge, stale, without_facts};
+use super::judge::{Judge, speaking, stale, without_facts};
 use super::roles::{counts, serves};
+use super::what_if::{Change, RUNGS, hypothetical, remedies};
 use crate::reference;
 
+/// What a part of the fleet comes to.
+struct Judged {
+    rows: Vec<MachineReadiness>,
+    /// On how many machines each reference model would do.
+    running: Vec<u32>,
+    /// How many machines each of [`RUNGS`] makes ready.
+    rungs: Vec<u32>,
+}
+
+impl Judged {
+    fn add(&mut self, part: Self) {
+        let Self { rows, running, rungs } = part;
+        self.rows.extend(rows);
+        self.running.iter_mut().zip(running).for_each(|(sum, more)| *sum += more);
+        self.rungs.iter_mut().zip(rungs).for_each(|(sum, more)| *sum += more);
+    }
+
+    fn nothing() -> Self {
+        Self { rows: Vec::new(), running: vec![0; reference::all().len()], rungs: vec![0; RUNGS.len()] }
+    }
+}
+
 impl Judge {
-    /// The readiness of all accepted machines, or of those in a group.
+    /// The readiness of all accepted machines, or of those in a group; with what `change` would make of those that are not
+    /// ready.
     pub fn report(
         &self,
         machines: &[Machine],
         role: &RoleProfile,
         group: Option<&str>,
+        change: Option<&Change>,
         now: Timestamp,
     ) -> ReadinessReport {
         let wanted: Vec<&Machine> = machines
@@ -28,18 +53,15 @@ impl Judge {
             .collect();
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
         let size = wanted.len().div_ceil(threads).max(1);
-        let judged: Vec<(Vec<MachineReadiness>, Vec<u32>)> = thread::scope(|scope| {
-            let part = |part: &[&Machine]| self.part(part, role, now);
+        let mut judged = Judged::nothing();
+        thread::scope(|scope| {
+            let part = |part: &[&Machine]| self.part(part, role, change, now);
             let running: Vec<_> = wanted.chunks(size).map(|chunk| scope.spawn(move || part(chunk))).collect();
-            let finished = running.into_iter().map(thread::ScopedJoinHandle::join);
-            finished.map(|part| part.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+            for part in running {
+                judged.add(part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
         });
-        let mut rows = Vec::with_capacity(wanted.len());
-        let mut running = vec![0; reference::all().len()];
-        for (part, models) in judged {
-            rows.extend(part);
-            running.iter_mut().zip(models).for_each(|(sum, more): (&mut u32, u32)| *sum += more);
-        }
+        let Judged { rows, running, rungs } = judged;
         let coverage = reference::all().iter().zip(running).filter(|(model, _)| serves(model, role));
         let coverage = coverage.map(|(model, machines)| ModelCoverage {
             model: model.id.clone(),
@@ -49,18 +71,34 @@ impl Judge {
             machines,
         });
         ReadinessReport::new(now, role.clone(), group.map(str::to_owned), rows, coverage.collect())
+            .with_changes(remedies(&rungs), change.map(|change| change.asked().clone()))
     }
 
-    fn part(&self, machines: &[&Machine], role: &RoleProfile, now: Timestamp) -> (Vec<MachineReadiness>, Vec<u32>) {
-        let mut running = vec![0; reference::all().len()];
-        let rows = machines.iter().map(|machine| {
-            let (row, models) = self.machine(machine, role, now);
-            for model in models {
-                running[model] += 1;
+    fn part(&self, machines: &[&Machine], role: &RoleProfile, change: Option<&Change>, now: Timestamp) -> Judged {
+        let mut judged = Judged::nothing();
+        for machine in machines {
+            let (mut row, running) = self.machine(machine, role, now);
+            for model in running {
+                judged.running[model] += 1;
             }
-            row
-        });
-        (rows.collect(), running)
+            if row.assessment.verdict == Readiness::NotReady
+                && let Some(inventory) = &machine.inventory
+            {
+                let desk = self.desk(inventory);
+                let benchmark = speaking(machine.benchmark.as_ref(), inventory);
+                let then = |change: &Change| change.on(&desk, inventory);
+                for (count, rung) in judged.rungs.iter_mut().zip(RUNGS.iter()) {
+                    let does = then(rung)
+                        .is_some_and(|(desk, measured)| self.does(&desk, benchmark.filter(|_| measured), role));
+                    *count += u32::from(does);
+                }
+                row.what_if = change.and_then(then).map(|(desk, measured)| {
+                    hypothetical(self.on_desk(&desk, benchmark.filter(|_| measured), role).assessment)
+                });
+            }
+            judged.rows.push(row);
+        }
+        judged
     }
 
     /// One row, and which models would do.
@@ -104,6 +142,7 @@ fn row(machine: &Machine, inventory: Option<&Inventory>, assessment: Assessment)
             typical: inventory.and_then(|inventory| inventory.hardware.typical.as_ref()).map(|typical| typical.until),
         },
         assessment,
+        what_if: None,
     }
 }
 

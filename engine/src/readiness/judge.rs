@@ -8,7 +8,6 @@ use muster_proto::{
 };
 
 use super::desk::Desk;
-use super::remedy;
 use super::roles::{counts, roles, serves};
 use super::sizes::{CONTEXTS, QUANTIZATIONS, Size, Sizes, sizes};
 use super::speeds::{DeskSpeeds, Memory, STEPS, Speeds};
@@ -67,6 +66,8 @@ pub(super) enum Standing {
     NoSpeed,
     /// The file has no room.
     Disk(u64),
+    /// Would do with so many tokens of context, which are fewer than the role wants.
+    Context(u32),
     /// Reaches so much of a floor.
     Slow(Phase, f64),
     Short(Short),
@@ -77,22 +78,24 @@ impl Standing {
         match self {
             Self::Ready => Readiness::Ready,
             Self::Uncertain(_) | Self::NoSpeed => Readiness::Unknown,
-            Self::Disk(_) | Self::Slow(..) | Self::Short(_) => Readiness::NotReady,
+            Self::Disk(_) | Self::Context(_) | Self::Slow(..) | Self::Short(_) => Readiness::NotReady,
         }
     }
 
     /// Nearer to ready is less.
-    fn order(self, other: Self) -> Ordering {
+    pub fn order(self, other: Self) -> Ordering {
         let class = |standing: Self| match standing {
             Self::Ready => 0,
             Self::Uncertain(_) => 1,
             Self::NoSpeed => 2,
             Self::Disk(_) => 3,
-            Self::Slow(..) => 4,
-            Self::Short(_) => 5,
+            Self::Context(_) => 4,
+            Self::Slow(..) => 5,
+            Self::Short(_) => 6,
         };
         let within = match (self, other) {
             (Self::Disk(one), Self::Disk(two)) => one.cmp(&two),
+            (Self::Context(one), Self::Context(two)) => two.cmp(&one),
             (Self::Slow(_, one), Self::Slow(_, two)) => two.total_cmp(&one),
             (Self::Short(one), Self::Short(two)) => one.least().cmp(&two.least()),
             _ => Ordering::Equal,
@@ -119,7 +122,7 @@ pub(super) struct Outcome {
 
 impl Outcome {
     /// Whether all layers are on GPUs.
-    fn whole(&self) -> bool {
+    pub fn whole(&self) -> bool {
         self.fit.is_some_and(|fit| fit.share == STEPS)
     }
 }
@@ -133,9 +136,9 @@ pub(super) struct Case<'a> {
 
 impl Case<'_> {
     /// Sizes with the wanted context, or with the longest that the model was trained for where `shorter` will do.
-    fn wanted<'s>(&self, sizes: &'s Sizes, shorter: bool) -> Option<&'s Size> {
-        let index = context_index(self.role.context)?;
-        sizes.by_context.get(index).or_else(|| if shorter { sizes.by_context.last() } else { None })
+    pub fn wanted<'s>(&self, sizes: &'s Sizes, shorter: bool) -> Option<&'s Size> {
+        let wanted = context_index(self.role.context).and_then(|index| sizes.by_context.get(index));
+        wanted.or_else(|| if shorter { sizes.by_context.last() } else { None })
     }
 
     /// The smallest quantization that counts.
@@ -164,8 +167,12 @@ impl Case<'_> {
     /// A model in one quantization; with speeds of this very model where `exact`.
     pub fn quantized(&self, model: usize, quantization: usize, shorter: bool, exact: bool) -> Option<Outcome> {
         let sizes = sizes(self.desk.backend(), model, quantization)?;
-        let size = self.wanted(sizes, shorter)?;
-        let outcome = |fit, speeds, standing| Some(Outcome { model, quantization, fit, speeds, standing });
+        Some(self.sized((model, quantization), sizes, self.wanted(sizes, shorter)?, exact))
+    }
+
+    /// The same with sizes of one context.
+    pub fn sized(&self, (model, quantization): (usize, usize), sizes: &Sizes, size: &Size, exact: bool) -> Outcome {
+        let outcome = |fit, speeds, standing| Outcome { model, quantization, fit, speeds, standing };
         let fit = match fit(self.desk, size) {
             Ok(fit) => fit,
             Err(short) => return outcome(None, None, Standing::Short(short)),
@@ -239,63 +246,6 @@ impl Case<'_> {
             reasons: self.reasons(outcome),
         })
     }
-
-    fn reasons(&self, outcome: &Outcome) -> Vec<ReadinessReason> {
-        let reason = |cause, remedy| ReadinessReason { cause, remedy };
-        let mut reasons = Vec::new();
-        match outcome.standing {
-            Standing::Ready => {}
-            Standing::Uncertain(phase) => {
-                if let Some((speed, wanted)) = self.phase(outcome, phase) {
-                    let cause = ReasonCause::Uncertain { phase, low: speed.low, high: speed.high, wanted };
-                    reasons.push(reason(cause, Some(remedy::BENCHMARK.to_owned())));
-                }
-            }
-            Standing::NoSpeed => {
-                reasons.push(reason(ReasonCause::NotBenchmarked, Some(remedy::BENCHMARK.to_owned())));
-            }
-            Standing::Disk(by) => {
-                let by = Bytes::new(by);
-                reasons.push(reason(ReasonCause::DiskShort { by }, Some(remedy::disk(by))));
-            }
-            Standing::Slow(phase, _) => {
-                if let Some((speed, wanted)) = self.phase(outcome, phase) {
-                    reasons.push(reason(ReasonCause::TooSlow { phase, predicted: speed.expected, wanted }, None));
-                }
-                reasons.extend(self.more_gpu(outcome));
-            }
-            Standing::Short(short) => {
-                reasons.push(reason(
-                    ReasonCause::RamShort { by: Bytes::new(short.ram) },
-                    Some(remedy::main_memory(Bytes::new(short.ram))),
-                ));
-                reasons.extend(self.more_gpu(outcome));
-            }
-        }
-        reasons
-    }
-
-    fn phase(&self, outcome: &Outcome, phase: Phase) -> Option<(muster_proto::SpeedRange, TokensPerSecond)> {
-        let speeds = outcome.speeds?;
-        Some(match phase {
-            Phase::Decode => (speeds.decode, self.role.decode_floor?),
-            _ => (speeds.prefill, self.role.prefill_floor?),
-        })
-    }
-
-    /// That a GPU is missing, or memory on it, with what helps; nothing where all layers are on one.
-    fn more_gpu(&self, outcome: &Outcome) -> Option<ReadinessReason> {
-        let sizes = sizes(self.desk.backend(), outcome.model, self.least())?;
-        let size = self.wanted(sizes, true)?;
-        let card = remedy::card(Bytes::new(size.device + size.device_compute));
-        if self.desk.gpus.is_empty() {
-            return Some(ReadinessReason { cause: ReasonCause::NoDevice, remedy: Some(card) });
-        }
-        let by = vram_short(self.desk, size).filter(|by| *by > 0)?;
-        let smaller = remedy::smaller(self.desk, outcome.model, self.least(), self.role.context);
-        let remedy = smaller.map_or_else(|| card.clone(), |smaller| format!("{smaller}; else {card}"));
-        Some(ReadinessReason { cause: ReasonCause::VramShort { by: Bytes::new(by) }, remedy: Some(remedy) })
-    }
 }
 
 pub(super) fn context_index(context: ContextTokens) -> Option<usize> {
@@ -361,6 +311,16 @@ fn longest(desk: &Desk, sizes: &Sizes, share: u8) -> Option<u32> {
     CONTEXTS.get(index).copied()
 }
 
+/// Nearer to ready first; then wholly on GPUs, the best quantization, the largest model; later ones of a size are newer.
+pub(super) fn nearer(one: &Outcome, other: &Outcome) -> Ordering {
+    let parameters = |outcome: &Outcome| reference::all()[outcome.model].parameters();
+    (one.standing.order(other.standing))
+        .then(other.whole().cmp(&one.whole()))
+        .then(one.quantization.cmp(&other.quantization))
+        .then(parameters(other).cmp(&parameters(one)))
+        .then(other.model.cmp(&one.model))
+}
+
 /// What a role comes to on a desk, and which models would do.
 pub(super) struct Found {
     pub assessment: Assessment,
@@ -380,16 +340,29 @@ impl Judge {
     }
 
     pub(super) fn find(&self, inventory: &Inventory, benchmark: Option<&Benchmark>, role: &RoleProfile) -> Found {
-        let desk = Desk::of(inventory, &|name| self.memory.find(name));
-        let benchmark = benchmark.filter(|benchmark| speaks_of(benchmark, inventory));
-        let mut found = self.on_desk(&desk, benchmark, role);
+        let desk = self.desk(inventory);
+        let mut found = self.on_desk(&desk, speaking(benchmark, inventory), role);
         if found.assessment.verdict != Readiness::Ready && !desk.obstructed.is_empty() {
             self.clear(&desk, role, &mut found.assessment);
         }
         found
     }
 
-    fn on_desk(&self, desk: &Desk, benchmark: Option<&Benchmark>, role: &RoleProfile) -> Found {
+    pub(super) fn desk(&self, inventory: &Inventory) -> Desk {
+        Desk::of(inventory, &|name| self.memory.find(name))
+    }
+
+    /// Whether any model of the role's class does on a desk: what [`Judge::evaluate`] would say, with less work.
+    pub(super) fn does(&self, desk: &Desk, benchmark: Option<&Benchmark>, role: &RoleProfile) -> bool {
+        let case = Case { desk, role, speeds: DeskSpeeds::new(&self.memory, desk, benchmark) };
+        let ready = |outcome: &Outcome| outcome.standing == Standing::Ready;
+        reference::all().iter().enumerate().filter(|(_, model)| counts(model, role)).any(|(index, _)| {
+            let outcome = case.model(index, false).filter(ready);
+            outcome.and_then(|found| case.quantized(index, found.quantization, false, true)).is_some_and(|o| ready(&o))
+        })
+    }
+
+    pub(super) fn on_desk(&self, desk: &Desk, benchmark: Option<&Benchmark>, role: &RoleProfile) -> Found {
         let case = Case { desk, role, speeds: DeskSpeeds::new(&self.memory, desk, benchmark) };
         let mut running = Vec::new();
         let mut candidates = Vec::new();
@@ -402,22 +375,21 @@ impl Judge {
                 candidates.push(outcome);
             }
         }
-        // Wholly on GPUs, then the best quantization, then the largest model; later ones of a size are newer.
-        let parameters = |outcome: &Outcome| reference::all()[outcome.model].parameters();
-        candidates.sort_by(|one, other| {
-            (one.standing.order(other.standing))
-                .then(other.whole().cmp(&one.whole()))
-                .then(one.quantization.cmp(&other.quantization))
-                .then(parameters(other).cmp(&parameters(one)))
-                .then(other.model.cmp(&one.model))
-        });
+        candidates.sort_by(nearer);
         let exact = |outcome: &Outcome| case.quantized(outcome.model, outcome.quantization, false, true);
         let ready = candidates.iter().take_while(|outcome| outcome.standing == Standing::Ready);
         let best = ready
             .filter_map(exact)
             .find(|outcome| outcome.standing == Standing::Ready)
             .or_else(|| candidates.first().and_then(exact));
-        let best = best.and_then(|best| case.tell(&best));
+        let mut best = best.and_then(|best| case.tell(&best));
+        if best.as_ref().is_none_or(|best| best.verdict == Readiness::NotReady)
+            && let Some(mut shortened) = case.shortened().and_then(|shortened| case.tell(&shortened))
+        {
+            // What helps the model that comes nearest with the whole context is told as well.
+            shortened.reasons.extend(best.into_iter().flat_map(|best| best.reasons));
+            best = Some(shortened);
+        }
         let verdict = best.as_ref().map_or(Readiness::Unknown, |best| best.verdict);
         let assessment = Assessment {
             role: role.name.clone(),
@@ -462,8 +434,8 @@ impl Judge {
 
     /// Every reference model in the best quantization that does, judged by the floors of its own class; the largest first.
     pub fn table(&self, inventory: &Inventory, benchmark: Option<&Benchmark>) -> Vec<ModelVerdict> {
-        let desk = Desk::of(inventory, &|name| self.memory.find(name));
-        let benchmark = benchmark.filter(|benchmark| speaks_of(benchmark, inventory));
+        let desk = self.desk(inventory);
+        let benchmark = speaking(benchmark, inventory);
         let roles = roles();
         let mut rows: Vec<ModelVerdict> = Vec::new();
         for (index, model) in reference::all().iter().enumerate() {
@@ -479,9 +451,12 @@ impl Judge {
     }
 }
 
-/// Whether a benchmark is of this hardware and this engine.
-fn speaks_of(benchmark: &Benchmark, inventory: &Inventory) -> bool {
-    benchmark.hardware_fingerprint == inventory.hardware_fingerprint && benchmark.engine_build == inventory.engine_build
+/// A benchmark if it is of this hardware and this engine.
+pub(super) fn speaking<'a>(benchmark: Option<&'a Benchmark>, inventory: &Inventory) -> Option<&'a Benchmark> {
+    benchmark.filter(|benchmark| {
+        benchmark.hardware_fingerprint == inventory.hardware_fingerprint
+            && benchmark.engine_build == inventory.engine_build
+    })
 }
 
 /// That nothing is known of a machine.

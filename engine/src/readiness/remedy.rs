@@ -4,7 +4,7 @@ use muster_proto::{Bytes, ContextTokens};
 
 use super::desk::Desk;
 use super::judge::{context_index, vram_short};
-use super::sizes::{CONTEXTS, QUANTIZATIONS, sizes};
+use super::sizes::{QUANTIZATIONS, sizes};
 
 /// Where measuring would decide.
 pub(super) const BENCHMARK: &str = "benchmark it, which tells its own speed";
@@ -16,7 +16,7 @@ const CARDS: [u64; 12] = [4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 80, 96];
 const MODULES: [u64; 8] = [4, 8, 16, 32, 64, 128, 256, 512];
 
 /// What a card keeps for its driver and the desktop, on top of what a model takes.
-const CARD_RESERVE: u64 = 1 << 30;
+pub(super) const CARD_RESERVE: u64 = 1 << 30;
 
 /// The smallest size of `sold` that is at least `bytes`.
 fn sold(sold: &[u64], bytes: Bytes) -> Option<Bytes> {
@@ -46,22 +46,15 @@ pub(super) fn disk(missing: Bytes) -> String {
     format!("free {missing} on the model store's volume")
 }
 
-/// A smaller quantization or context with which all layers would be on the GPUs.
+/// A smaller quantization with which all layers would be on the GPUs.
 pub(super) fn smaller(desk: &Desk, model: usize, least: usize, context: ContextTokens) -> Option<String> {
     let index = context_index(context)?;
     let quantization = (least + 1..QUANTIZATIONS.len()).find(|quantization| {
         sizes(desk.backend(), model, *quantization)
             .and_then(|sizes| sizes.by_context.get(index))
             .is_some_and(|size| vram_short(desk, size) == Some(0))
-    });
-    let sizes = sizes(desk.backend(), model, least)?;
-    let shorter = (0..index.min(sizes.by_context.len()))
-        .rev()
-        .find(|index| CONTEXTS[*index] >= 2048 && vram_short(desk, &sizes.by_context[*index]) == Some(0));
-    let quantization = quantization.map(|quantization| QUANTIZATIONS[quantization].to_owned());
-    let shorter = shorter.map(|index| format!("{} tokens of context", CONTEXTS[index]));
-    let words: Vec<String> = [quantization, shorter].into_iter().flatten().collect();
-    (!words.is_empty()).then(|| format!("{} would fit", words.join(" or ")))
+    })?;
+    Some(format!("{} would fit", QUANTIZATIONS[quantization]))
 }
 
 #[cfg(test)]

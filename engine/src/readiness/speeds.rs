@@ -4,8 +4,9 @@
 //! benchmark moves them: for ranking and counting, by the same ratio for all models (that of [`PIVOT`], placed alike); what
 //! is shown is computed for the very model ([`DeskSpeeds::exact`]).
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 use muster_proto::{Benchmark, Bytes, SpeedRange, TokensPerSecond};
 
@@ -46,11 +47,12 @@ static COSTS: LazyLock<Vec<[Option<ModelCosts>; QUANTIZATIONS.len()]>> = LazyLoc
 static PIVOT_INDEX: LazyLock<Option<usize>> =
     LazyLock::new(|| reference::all().iter().position(|model| model.id == PIVOT));
 
-/// What is asked of: model, quantization, and sixteenths of the layers on GPUs.
-type Asked = (u16, u8, u8);
+/// Answers for one kind of machine, all layers on its GPUs or none: by model, then by quantization.
+type Answers = Arc<[OnceLock<Option<Speed>>]>;
 
-/// Answers for one kind of machine.
-type Answers = Arc<Mutex<HashMap<Asked, Option<Speed>>>>;
+fn no_answers() -> Answers {
+    (0..COSTS.len() * QUANTIZATIONS.len()).map(|_| OnceLock::new()).collect()
+}
 
 /// Parts that decide a prior; known devices by address, for they live for ever.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -67,12 +69,16 @@ type Measured = (String, i64, String, usize);
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     priors: Mutex<HashMap<Parts, Answers>>,
+    splits: Mutex<HashMap<Parts, Option<Ratios>>>,
     calibrations: Mutex<HashMap<Measured, Option<Arc<Calibration>>>>,
     known: Mutex<HashMap<String, Option<&'static KnownDevice>>>,
 }
 
 /// Calibrations that are kept: several for each machine of the largest fleet.
 const KEPT: usize = 400_000;
+
+/// Kinds of machines whose answers are kept: many more than any fleet has, each some 20 KiB.
+const KINDS: usize = 4000;
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -98,7 +104,28 @@ impl Memory {
     }
 
     fn answers(&self, parts: Parts) -> Answers {
-        Arc::clone(locked(&self.priors).entry(parts).or_default())
+        let mut priors = locked(&self.priors);
+        if let Some(known) = priors.get(&parts) {
+            return Arc::clone(known);
+        }
+        let answers = no_answers();
+        if priors.len() < KINDS {
+            priors.insert(parts, Arc::clone(&answers));
+        }
+        answers
+    }
+
+    /// Ratios that were found before, or are now.
+    fn split(&self, parts: Parts, find: impl FnOnce() -> Option<Ratios>) -> Option<Ratios> {
+        if let Some(known) = locked(&self.splits).get(&parts) {
+            return *known;
+        }
+        let found = find();
+        let mut splits = locked(&self.splits);
+        if splits.len() < KEPT {
+            splits.insert(parts, found);
+        }
+        found
     }
 
     fn calibration(
@@ -169,10 +196,12 @@ pub(super) struct DeskSpeeds<'a> {
     /// Only one that says something: of this hardware and this engine.
     benchmark: Option<&'a Benchmark>,
     on_gpu: Answers,
-    split: Answers,
     on_host: Answers,
-    /// By sixteenths of the layers on GPUs: all, none, between.
-    ratios: [std::cell::OnceCell<Option<Ratios>>; 3],
+    both: Parts,
+    /// What a split comes to over the sum of its parts.
+    split: OnceCell<Option<Ratios>>,
+    /// What the benchmark says over the prior, by sixteenths of the layers on GPUs: all, none, between.
+    ratios: [OnceCell<Option<Ratios>>; 3],
 }
 
 impl<'a> DeskSpeeds<'a> {
@@ -191,8 +220,9 @@ impl<'a> DeskSpeeds<'a> {
             host_known: desk.host.is_some() || measured_cpu,
             benchmark,
             on_gpu: memory.answers(Parts { gpus: gpus.clone(), backend: number, ..Parts::default() }),
-            split: memory.answers(Parts { gpus, backend: number, host: host_address }),
             on_host: memory.answers(Parts { host: host_address, ..Parts::default() }),
+            both: Parts { gpus, backend: number, host: host_address },
+            split: OnceCell::new(),
             ratios: Default::default(),
         }
     }
@@ -234,16 +264,21 @@ impl<'a> DeskSpeeds<'a> {
             STEPS => self.remembered(&self.on_gpu, model, quantization, share),
             0 => self.remembered(&self.on_host, model, quantization, share),
             _ => {
-                let pivot = (*PIVOT_INDEX)?;
-                let split = self.remembered(&self.split, pivot, PIVOT_QUANTIZATION, STEPS / 2)?;
-                let half = self.added(pivot, PIVOT_QUANTIZATION, STEPS / 2)?;
+                let (prefill, decode) = self.split()?;
                 let added = self.added(model, quantization, share)?;
-                Some(Speed {
-                    prefill: Ratio::between(half.prefill, split.prefill).on(added.prefill),
-                    decode: Ratio::between(half.decode, split.decode).on(added.decode),
-                })
+                Some(Speed { prefill: prefill.on(added.prefill), decode: decode.on(added.decode) })
             }
         }
+    }
+
+    fn split(&self) -> Option<Ratios> {
+        let find = || {
+            let pivot = (*PIVOT_INDEX)?;
+            let split = self.answer(pivot, PIVOT_QUANTIZATION, STEPS / 2, &[], None)?;
+            let half = self.added(pivot, PIVOT_QUANTIZATION, STEPS / 2)?;
+            Some((Ratio::between(half.prefill, split.prefill), Ratio::between(half.decode, split.decode)))
+        };
+        *self.split.get_or_init(|| self.memory.split(self.both.clone(), find))
     }
 
     /// The sum of the times that the parts take for their layers.
@@ -268,13 +303,8 @@ impl<'a> DeskSpeeds<'a> {
     }
 
     fn remembered(&self, answers: &Answers, model: usize, quantization: usize, share: u8) -> Option<Speed> {
-        let asked = (u16::try_from(model).ok()?, u8::try_from(quantization).ok()?, share);
-        if let Some(answer) = locked(answers).get(&asked) {
-            return *answer;
-        }
-        let answer = self.answer(model, quantization, share, &[], None);
-        locked(answers).insert(asked, answer);
-        answer
+        let answer = answers.get(model * QUANTIZATIONS.len() + quantization)?;
+        *answer.get_or_init(|| self.answer(model, quantization, share, &[], None))
     }
 
     fn ratios(&self, share: u8) -> Option<Ratios> {

@@ -12,8 +12,9 @@ use crate::device_table::KnownDevice;
 
 use super::costs::{ModelCosts, ModelFacts};
 use super::measured::Measured;
+use super::names::Name;
+use super::parameters::{Keyed, Parameters, total};
 use super::physics::{self, Part, Rates, Term, Work};
-use super::priors::Priors;
 use super::question::{Backend, Engine, default_backend};
 
 /// Factors on a device's times, from its own benchmark.
@@ -39,22 +40,29 @@ impl Calibration {
     /// Fits the points of one device, by llama.cpp's name of it; `None` without a point of it, or where the known device
     /// has no rates.
     pub fn from_benchmark(benchmark: &Benchmark, device: &str, known: &KnownDevice) -> Option<Self> {
-        Self::from_benchmark_with(benchmark, device, known, Priors::shipped())
+        Self::from_benchmark_with(benchmark, device, known, Keyed::shipped())
     }
 
-    fn from_benchmark_with(benchmark: &Benchmark, device: &str, known: &KnownDevice, priors: &Priors) -> Option<Self> {
+    fn from_benchmark_with<P: Parameters>(
+        benchmark: &Benchmark,
+        device: &str,
+        known: &KnownDevice,
+        parameters: &P,
+    ) -> Option<Self> {
         let points: Vec<&BenchPoint> = benchmark.points.iter().filter(|point| point.device == device).collect();
         let own = Measured::from_points(&points);
         // The priors' terms are compared with short contexts of dense models.
         let points: Vec<&BenchPoint> = points.into_iter().filter(|point| point.depth == 0 && is_dense(point)).collect();
         let backend = backend_of(device, known);
+        let points: Vec<(&BenchPoint, ModelCosts, Rates)> =
+            points.into_iter().filter_map(|point| asked(point, known, backend)).collect();
         let factors = |decode: bool| {
             let samples: Vec<(f64, f64, f64)> = points
                 .iter()
-                .filter_map(|point| {
+                .filter_map(|(point, costs, rates)| {
                     let measured = if decode { &point.decode } else { &point.prefill };
                     let rate = measured.median.get();
-                    let (launches, weights) = split(point, known, backend, decode, priors)?;
+                    let (launches, weights) = split(point, costs, rates, decode, parameters)?;
                     (rate > 0.0).then(|| (launches, weights, 1.0 / rate))
                 })
                 .collect();
@@ -69,7 +77,7 @@ impl Calibration {
     }
 
     /// The factor on a term's seconds.
-    pub fn scale(&self, term: &Term, decode: bool) -> f64 {
+    pub fn scale<N: Name>(&self, term: &Term<N>, decode: bool) -> f64 {
         let factors = if decode { self.decode } else { self.prefill };
         if is_launch(term) { factors.launches } else { factors.weights }
     }
@@ -79,8 +87,8 @@ fn is_dense(point: &BenchPoint) -> bool {
     BenchShape::named(&point.model.name).is_none_or(|shape| shape.experts.0 == 0)
 }
 
-fn is_launch(term: &Term) -> bool {
-    term.factors.first().is_some_and(|(name, _)| name.contains(".launch") || name.contains(".hop"))
+fn is_launch<N: Name>(term: &Term<N>) -> bool {
+    term.factors.first().is_some_and(|(name, _)| name.is_launch())
 }
 
 fn backend_of(device: &str, known: &KnownDevice) -> Backend {
@@ -91,23 +99,31 @@ fn backend_of(device: &str, known: &KnownDevice) -> Backend {
         .unwrap_or_else(|| default_backend(known))
 }
 
-/// Seconds of launches and of everything else that the priors expect of a point.
-fn split(
-    point: &BenchPoint,
+/// A point with what its model costs and what its device can do.
+fn asked<'a>(
+    point: &'a BenchPoint,
     known: &KnownDevice,
     backend: Backend,
-    decode: bool,
-    priors: &Priors,
-) -> Option<(f64, f64)> {
-    let costs = costs_of(&point.model)?;
+) -> Option<(&'a BenchPoint, ModelCosts, Rates)> {
     let rates = match backend {
         Backend::Cpu => Rates::cpu(known, point.threads)?,
         _ => Rates::gpu(known, backend, physics::CARRIED)?,
     };
+    Some((point, costs_of(&point.model)?, rates))
+}
+
+/// Seconds of launches and of everything else that the priors expect of a point.
+fn split<P: Parameters>(
+    point: &BenchPoint,
+    costs: &ModelCosts,
+    rates: &Rates,
+    decode: bool,
+    parameters: &P,
+) -> Option<(f64, f64)> {
     let tokens = f64::from(if decode { point.decode_tokens } else { point.prefill_tokens }).max(1.0);
     let work = Work {
-        costs: &costs,
-        parts: vec![Part { rates, layers: 1.0, experts: 1.0, output: true }],
+        costs,
+        parts: vec![Part { rates: rates.clone(), layers: 1.0, experts: 1.0, output: true }],
         devices: 1.0,
         flash_attention: true,
         cache_bytes: 2.0,
@@ -118,8 +134,9 @@ fn split(
         engine: Engine::LlamaCpp,
     };
     let terms = if decode { physics::decode(&work) } else { physics::prefill(&work) };
-    let launches = priors.total(&terms, |term| if is_launch(term) { 1.0 } else { 0.0 });
-    let weights = priors.total(&terms, |term| if is_launch(term) { 0.0 } else { 1.0 });
+    let each = parameters.each(&terms);
+    let launches = total(&terms, &each, |term| if is_launch(term) { 1.0 } else { 0.0 });
+    let weights = total(&terms, &each, |term| if is_launch(term) { 0.0 } else { 1.0 });
     (launches + weights > 0.0).then_some((launches, weights))
 }
 
@@ -199,8 +216,9 @@ mod tests {
                 decode: Spread::of(vec![1.0]).expect("a rate"),
                 depth: 0,
             };
+            let (_, costs, rates) = asked(&point, known, Backend::Cuda).expect("rates");
             for decode in [true, false] {
-                let (a, b) = split(&point, known, Backend::Cuda, decode, Priors::shipped()).expect("rates");
+                let (a, b) = split(&point, &costs, &rates, decode, Keyed::shipped()).expect("rates");
                 let spread = Spread::of(vec![1.0 / (a + b * slower)]).expect("a rate");
                 if decode { point.decode = spread } else { point.prefill = spread }
             }

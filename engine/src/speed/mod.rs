@@ -11,6 +11,8 @@
 mod calibration;
 mod costs;
 mod measured;
+mod names;
+mod parameters;
 pub mod physics;
 mod priors;
 mod question;
@@ -23,9 +25,11 @@ use crate::device_table::{self, KnownDevice};
 pub use calibration::Calibration;
 pub use costs::{Attention, CostsError, ModelCosts, ModelFacts, Weights};
 pub use measured::predict;
+pub use names::{Key, Name};
 pub use priors::{Priors, Spread};
 pub use question::{Backend, DeviceShare, Engine, Placement, SpeedQuestion, default_backend};
 
+use parameters::{Keyed, Parameters, total, uncertain};
 use physics::{Part, Rates, Term, Work};
 
 /// A speed with its uncertainty.
@@ -85,7 +89,7 @@ const UNKNOWN_HOST: f64 = 0.35;
 /// # Errors
 /// See [`SpeedError`].
 pub fn estimate(question: &SpeedQuestion) -> Result<Speed, SpeedError> {
-    estimate_with(question, Priors::shipped())
+    answer(question, Keyed::shipped())
 }
 
 /// As [`estimate`], with other priors.
@@ -93,7 +97,12 @@ pub fn estimate(question: &SpeedQuestion) -> Result<Speed, SpeedError> {
 /// # Errors
 /// See [`SpeedError`].
 pub fn estimate_with(question: &SpeedQuestion, priors: &Priors) -> Result<Speed, SpeedError> {
-    let answer = |decode: bool| {
+    answer(question, priors)
+}
+
+fn answer<P: Parameters>(question: &SpeedQuestion, parameters: &P) -> Result<Speed, SpeedError> {
+    let priors = parameters.priors();
+    let phase = |decode: bool| {
         let work = work(question, decode)?;
         let terms = if decode { physics::decode(&work) } else { physics::prefill(&work) };
         let backend = work.parts[0].rates.backend.as_str();
@@ -106,26 +115,27 @@ pub fn estimate_with(question: &SpeedQuestion, priors: &Priors) -> Result<Speed,
             .flatten()
             .collect();
         let parts = work.parts.len();
-        let mut seconds: f64 = priors.total(&terms, |_| 1.0);
+        let each = parameters.each(&terms);
+        let mut seconds = total(&terms, &each, |_| 1.0);
         if !calibrations.is_empty() {
             // Each calibrated part by its own measurements; the rest by the priors.
-            seconds = calibrated(question, &work, decode, priors);
+            seconds = calibrated(question, &work, decode, parameters);
             if calibrations.len() == parts {
                 spread = spread.narrower(priors.spread(decode, "calibrated"));
             }
         }
         // Benchmarks are of short contexts and have no experts, so this stays uncertain after them.
-        spread = spread.widened(priors.uncertain(&terms));
+        spread = spread.widened(uncertain(&terms, &each));
         if question.host.is_none() && question.placement.host_layers + question.placement.host_experts > 0.0 {
             spread = spread.widened(UNKNOWN_HOST);
         }
         interval(seconds, spread)
     };
-    Ok(Speed { prefill: answer(false)?, decode: answer(true)? })
+    Ok(Speed { prefill: phase(false)?, decode: phase(true)? })
 }
 
 /// Seconds with each part's calibration applied to the terms of that part alone.
-fn calibrated(question: &SpeedQuestion, work: &Work, decode: bool, priors: &Priors) -> f64 {
+fn calibrated<P: Parameters>(question: &SpeedQuestion, work: &Work, decode: bool, parameters: &P) -> f64 {
     let calibration = |index: usize| match question.devices.get(index) {
         Some(share) => share.calibration,
         None => question.host_calibration,
@@ -146,8 +156,9 @@ fn calibrated(question: &SpeedQuestion, work: &Work, decode: bool, priors: &Prio
         }
         let own = Work { parts, devices: 1.0, ..work.clone() };
         let terms = if decode { physics::decode(&own) } else { physics::prefill(&own) };
-        let scale = |term: &Term| calibration(index).map_or(1.0, |calibration| calibration.scale(term, decode));
-        seconds += priors.total(&terms, scale);
+        let scale =
+            |term: &Term<P::Name>| calibration(index).map_or(1.0, |calibration| calibration.scale(term, decode));
+        seconds += total(&terms, &parameters.each(&terms), scale);
     }
     seconds
 }

@@ -7,6 +7,7 @@
 //! is [`Priors`](super::Priors). Entry points: [`decode`], [`prefill`].
 
 use super::costs::{Attention, ModelCosts, Weights};
+use super::names::Name;
 use super::question::{Backend, Engine};
 use crate::device_table::{KnownDevice, Vendor};
 
@@ -70,7 +71,7 @@ pub enum Concern {
 
 /// `quantity × exp(Σ weight · parameter)` seconds.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Term {
+pub struct Term<N = String> {
     /// What it is spent on.
     pub concern: Concern,
     /// What it overlaps with.
@@ -80,7 +81,7 @@ pub struct Term {
     /// Seconds at efficiency 1.
     pub quantity: f64,
     /// Names of parameters, and how much each counts.
-    pub factors: Vec<(String, f64)>,
+    pub factors: Vec<(N, f64)>,
 }
 
 /// What a device can do, in the units of the terms.
@@ -409,21 +410,30 @@ pub struct Work<'a> {
     pub engine: Engine,
 }
 
+/// Names of parameters, and how much each counts.
+type Factors<N> = Vec<(N, f64)>;
+
 /// A parameter and those below it, by backend and architecture.
-fn levels(name: &str, rates: &Rates) -> Vec<(String, f64)> {
-    vec![
-        (name.to_owned(), 1.0),
-        (format!("{name}/{}", rates.backend), 1.0),
-        (format!("{name}/{}/{}", rates.backend, rates.architecture), 1.0),
-    ]
+fn levels<N: Name>(name: &str, rates: &Rates) -> Factors<N> {
+    let all = N::of(name);
+    let backend = all.then(&["/", &rates.backend]);
+    let architecture = backend.then(&["/", &rates.architecture]);
+    vec![(all, 1.0), (backend, 1.0), (architecture, 1.0)]
 }
 
 /// A parameter and that of the backend.
-fn backend(name: &str, rates: &Rates) -> Vec<(String, f64)> {
-    vec![(name.to_owned(), 1.0), (format!("{name}/{}", rates.backend), 1.0)]
+fn backend<N: Name>(name: &str, rates: &Rates) -> Factors<N> {
+    let all = N::of(name);
+    let backend = all.then(&["/", &rates.backend]);
+    vec![(all, 1.0), (backend, 1.0)]
 }
 
-fn join(parts: &[Vec<(String, f64)>]) -> Vec<(String, f64)> {
+/// One parameter.
+fn one<N: Name>(name: &str, rest: &[&str], weight: f64) -> (N, f64) {
+    (N::of(name).then(rest), weight)
+}
+
+fn join<N: Name>(parts: &[Factors<N>]) -> Factors<N> {
     parts.concat()
 }
 
@@ -433,30 +443,29 @@ impl Work<'_> {
         (TODAY - self.year).clamp(0.0, 2.0)
     }
 
-    fn aged(&self, name: &str, rates: &Rates) -> Vec<(String, f64)> {
+    fn aged<N: Name>(&self, name: &str, rates: &Rates) -> Factors<N> {
         let age = self.age();
-        if age > 0.0 { vec![(format!("{name}/{}", rates.backend), age)] } else { Vec::new() }
+        if age > 0.0 { vec![one(name, &["/", &rates.backend], age)] } else { Vec::new() }
     }
 
     /// A parameter's type, and what the fork of llama.cpp does otherwise with it. On a CPU the fork has kernels of its own
     /// for all types, so that nothing of llama.cpp's differences between types is left.
-    fn types(&self, name: &str, kind: &str, rates: &Rates) -> Vec<(String, f64)> {
-        let fork = vec![
-            (format!("{name}.ik/{}", rates.backend), 1.0),
-            (format!("{name}.ik.{}/{}", class(kind), rates.backend), 1.0),
-        ];
+    fn types<N: Name>(&self, name: &str, kind: &str, rates: &Rates) -> Factors<N> {
+        let fork = || {
+            vec![one(name, &[".ik/", &rates.backend], 1.0), one(name, &[".ik.", class(kind), "/", &rates.backend], 1.0)]
+        };
         match self.engine {
             Engine::LlamaCpp => Self::kinds(name, kind, rates),
             Engine::IkLlamaCpp if rates.backend == "cpu" => {
-                join(&[fork, vec![(format!("{name}.ik.{}.{kind}/cpu", class(kind)), 1.0)]])
+                join(&[fork(), vec![one(name, &[".ik.", class(kind), ".", kind, "/cpu"], 1.0)]])
             }
-            Engine::IkLlamaCpp => join(&[Self::kinds(name, kind, rates), fork]),
+            Engine::IkLlamaCpp => join(&[Self::kinds(name, kind, rates), fork()]),
         }
     }
 
     /// What a GPU's newer builds fuse. Few devices were measured with and without, and none with the build that this
     /// program carries: of that, the gain is left out, which errs on the slow side.
-    fn fused(&self, name: &str, rates: &Rates) -> Vec<(String, f64)> {
+    fn fused<N: Name>(&self, name: &str, rates: &Rates) -> Factors<N> {
         if (FUSED..CARRIED).contains(&self.year) && rates.backend != "cpu" { backend(name, rates) } else { Vec::new() }
     }
 
@@ -484,13 +493,11 @@ impl Work<'_> {
             && (self.year < EXPERTS_ONE_BY_ONE || plain)
     }
 
-    fn kinds(name: &str, kind: &str, rates: &Rates) -> Vec<(String, f64)> {
-        let class = class(kind);
-        vec![
-            (format!("{name}.{class}"), 1.0),
-            (format!("{name}.{class}/{}", rates.backend), 1.0),
-            (format!("{name}.{class}.{kind}/{}", rates.backend), 1.0),
-        ]
+    fn kinds<N: Name>(name: &str, kind: &str, rates: &Rates) -> Factors<N> {
+        let class = N::of(name).then(&[".", class(kind)]);
+        let backend = class.then(&["/", &rates.backend]);
+        let kind = class.then(&[".", kind, "/", &rates.backend]);
+        vec![(class, 1.0), (backend, 1.0), (kind, 1.0)]
     }
 }
 
@@ -513,7 +520,7 @@ fn context(attention: &Attention, depth: f64, tokens: f64) -> f64 {
 }
 
 /// The terms of one decoded token.
-pub fn decode(work: &Work) -> Vec<Term> {
+pub fn decode<N: Name>(work: &Work) -> Vec<Term<N>> {
     let costs = work.costs;
     let mut terms = Vec::new();
     for (index, part) in work.parts.iter().enumerate() {
@@ -569,7 +576,7 @@ pub fn decode(work: &Work) -> Vec<Term> {
                 lane: Lane::Alone,
                 cpu,
                 quantity: costs.expert_layers * part.experts * 3.0 * (costs.experts_used * 8e-6 + 2e-5),
-                factors: vec![("d.experts.loop".into(), 1.0)],
+                factors: vec![one("d.experts.loop", &[], 1.0)],
             });
         }
         for (weights, share, expert) in pieces(costs, part) {
@@ -577,10 +584,10 @@ pub fn decode(work: &Work) -> Vec<Term> {
             let experts = if expert { backend("d.experts", rates) } else { Vec::new() };
             let mut bandwidth = join(&[levels("d.bandwidth", rates), experts.clone()]);
             if rates.unified && !cpu {
-                bandwidth.push(("d.bandwidth.unified".into(), 1.0));
+                bandwidth.push(one("d.bandwidth.unified", &[], 1.0));
             }
             if rates.sockets {
-                bandwidth.push(("d.sockets".into(), 1.0));
+                bandwidth.push(one("d.sockets", &[], 1.0));
             }
             terms.push(Term {
                 concern: of(expert),
@@ -594,7 +601,7 @@ pub fn decode(work: &Work) -> Vec<Term> {
                 lane: Lane::Memory(index),
                 cpu,
                 quantity: weights.bytes * share / rates.draw,
-                factors: vec![("d.draw".into(), 1.0)],
+                factors: vec![one("d.draw", &[], 1.0)],
             });
             let mut compute = join(&[
                 levels("d.compute", rates),
@@ -604,10 +611,10 @@ pub fn decode(work: &Work) -> Vec<Term> {
             ]);
             if rates.unit == "scalar" && rates.backend == "cuda" {
                 // Eight instructions in place of a dot product of four bytes.
-                compute.push(("d.compute.scalar".into(), 1.0));
+                compute.push(one("d.compute.scalar", &[], 1.0));
             }
             if rates.power != 0.0 {
-                compute.push(("d.compute.power".into(), rates.power));
+                compute.push(one("d.compute.power", &[], rates.power));
             }
             // Some ten instructions a parameter, spread over 64 lanes' worth of loads.
             terms.push(Term {
@@ -670,7 +677,7 @@ pub fn decode(work: &Work) -> Vec<Term> {
 }
 
 /// The terms of one token of a prompt.
-pub fn prefill(work: &Work) -> Vec<Term> {
+pub fn prefill<N: Name>(work: &Work) -> Vec<Term<N>> {
     let costs = work.costs;
     let batch = work.ubatch.min(work.tokens).max(1.0);
     let streams = work.parts[0].rates.backend != "cpu" && batch >= OFFLOAD_BATCH;
@@ -701,7 +708,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
                 lane: Lane::Alone,
                 cpu: false,
                 quantity: launched * 3.0 * 2e-5 / batch,
-                factors: vec![("p.experts.loop".into(), 1.0)],
+                factors: vec![one("p.experts.loop", &[], 1.0)],
             });
         }
         for (weights, share, expert) in pieces(costs, part) {
@@ -712,7 +719,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
                     lane: Lane::Alone,
                     cpu: rates.backend == "cpu",
                     quantity: weights.bytes / rates.bandwidth / work.tokens,
-                    factors: vec![("p.read".into(), 1.0)],
+                    factors: vec![one("p.read", &[], 1.0)],
                 });
                 continue;
             }
@@ -723,35 +730,35 @@ pub fn prefill(work: &Work) -> Vec<Term> {
                 levels("p.matmul", rates),
                 work.types("p.matmul", kind, rates),
                 work.aged("p.matmul.age", rates),
-                vec![(format!("p.matmul.unit.{}", rates.unit), 1.0)],
-                vec![(format!("p.matmul.unit.{}/{}", rates.unit, rates.backend), 1.0)],
-                vec![(format!("p.matmul@{}", rates.architecture), 1.0)],
-                vec![(format!("p.matmul.{}/{}/{}", class(kind), rates.backend, rates.architecture), 1.0)],
+                vec![one("p.matmul.unit.", &[rates.unit], 1.0)],
+                vec![one("p.matmul.unit.", &[rates.unit, "/", &rates.backend], 1.0)],
+                vec![one("p.matmul@", &[&rates.architecture], 1.0)],
+                vec![one("p.matmul.", &[class(kind), "/", &rates.backend, "/", &rates.architecture], 1.0)],
             ]);
             if rates.unit == "emulated" {
-                matmul.push(("p.matmul.unit.dot".into(), 1.0));
+                matmul.push(one("p.matmul.unit.dot", &[], 1.0));
             }
             if rates.sockets {
-                matmul.push(("p.sockets".into(), 1.0));
+                matmul.push(one("p.sockets", &[], 1.0));
             }
             if rates.busy_power != 0.0 {
-                matmul.push(("p.matmul.power".into(), rates.busy_power));
+                matmul.push(one("p.matmul.power", &[], rates.busy_power));
             }
             if pipeline > 0.0 {
-                matmul.push(("p.pipeline".into(), pipeline));
+                matmul.push(one("p.pipeline", &[], pipeline));
             }
             if rates.unified && rates.unit != "simdgroup" && rates.unit != "neural" && rates.unit != "cpu" {
                 // It shares its power with a CPU.
-                matmul.push(("p.matmul.unified".into(), 1.0));
+                matmul.push(one("p.matmul.unified", &[], 1.0));
             }
             if rates.size != 0.0 && expert {
-                matmul.push(("p.matmul.size.experts".into(), rates.size));
+                matmul.push(one("p.matmul.size.experts", &[], rates.size));
             }
             if rates.matrix != 0.0 && rates.unit != "unused" {
                 // The quantized kernels spend much of their time on scales, which the shaders multiply.
                 let name = if class(kind) == "float" { "p.matmul.rate.float" } else { "p.matmul.rate" };
-                matmul.push((name.into(), rates.matrix));
-                matmul.push((format!("{name}/{}", rates.backend), rates.matrix));
+                matmul.push(one(name, &[], rates.matrix));
+                matmul.push(one(name, &["/", &rates.backend], rates.matrix));
             }
             let operations =
                 2.0 * weights.parameters * share / rates.arithmetic * idle_lanes(rates, costs.width, batch);
@@ -779,7 +786,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
                 lane: Lane::Alone,
                 cpu: rates.backend == "cpu",
                 quantity: bytes / rates.bandwidth,
-                factors: vec![("p.read".into(), 1.0)],
+                factors: vec![one("p.read", &[], 1.0)],
             });
             if library {
                 // F16 copies are written and read, once for each physical batch.
@@ -797,7 +804,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
                     lane: Lane::Alone,
                     cpu: rates.backend == "cpu",
                     quantity: bytes / rates.bus,
-                    factors: vec![("p.copy".into(), 1.0)],
+                    factors: vec![one("p.copy", &[], 1.0)],
                 });
             }
         }
@@ -826,7 +833,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
             let seen = attention.layers * part.layers * context(attention, work.depth, work.tokens);
             let mut products = join(&[
                 levels("p.attention", rates),
-                vec![(format!("p.attention.unit.{}", work.attention_unit(attention, rates)), 1.0)],
+                vec![one("p.attention.unit.", &[work.attention_unit(attention, rates)], 1.0)],
                 work.aged("p.attention.age", rates),
             ]);
             if attention.head_size > 128.0 {
@@ -870,7 +877,7 @@ pub fn prefill(work: &Work) -> Vec<Term> {
         if costs.state_elements > 0.0 {
             let scan = costs.state_elements * part.layers * 8.0 / rates.arithmetic;
             let mut factors = backend("p.scan", rates);
-            factors.push((format!("p.scan.{}", costs.architecture), 1.0));
+            factors.push(one("p.scan.", &[&costs.architecture], 1.0));
             terms.push(Term {
                 concern: Concern::Other,
                 lane: Lane::Alone,

@@ -5,12 +5,8 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
-use super::physics::{self, Concern, Term};
-
-/// Logarithm by which times of attention over the context scatter beyond those of weights: a factor of two.
-const CONTEXT: f64 = 0.8;
-/// The same of experts.
-const EXPERTS: f64 = 0.2;
+use super::parameters::{self, Parameters};
+use super::physics::Term;
 
 /// How far 80 % of measurements scatter, as logarithms of seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,32 +53,10 @@ impl Priors {
         &SHIPPED
     }
 
-    /// Seconds that a term takes.
-    pub fn seconds(&self, term: &Term) -> f64 {
-        let exponent: f64 =
-            term.factors.iter().map(|(name, weight)| self.parameters.get(name).copied().unwrap_or(0.0) * weight).sum();
-        term.quantity * exponent.exp()
-    }
-
-    /// Seconds that terms take together, each changed by a factor.
-    pub fn total(&self, terms: &[Term], scale: impl Fn(&Term) -> f64) -> f64 {
-        physics::total(terms.iter().map(|term| (term.lane, term.cpu, self.seconds(term) * scale(term))))
-    }
-
     /// How much wider than the backend's spread the terms' is, in the logarithm of seconds: attention over a long context
     /// and experts differ more between devices than weights that stream, in proportion to their share of the time.
     pub fn uncertain(&self, terms: &[Term]) -> f64 {
-        let (mut all, mut context, mut experts) = (0.0, 0.0, 0.0);
-        for term in terms {
-            let seconds = self.seconds(term);
-            all += seconds;
-            match term.concern {
-                Concern::Context => context += seconds,
-                Concern::Experts => experts += seconds,
-                Concern::Other => {}
-            }
-        }
-        if all > 0.0 { (CONTEXT * context / all).hypot(EXPERTS * experts / all) } else { 0.0 }
+        parameters::uncertain(terms, &self.each(terms))
     }
 
     /// The spread of a backend.

@@ -19,6 +19,7 @@ mod observed;
 mod plan;
 mod quality;
 mod readiness;
+mod what_if;
 
 #[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic)]
 mod generated {

@@ -15,13 +15,15 @@ use crate::{
 
 impl From<ReadinessReport> for wire::ReadinessReport {
     fn from(value: ReadinessReport) -> Self {
-        let ReadinessReport { at, role, group, summary: _, machines, models } = value;
+        let ReadinessReport { at, role, group, summary: _, machines, models, remedies, what_if } = value;
         Self {
             at: at.unix_millis(),
             role: Some(role.into()),
             group,
             machines: machines.into_iter().map(Into::into).collect(),
             models: models.into_iter().map(Into::into).collect(),
+            remedies: remedies.into_iter().map(Into::into).collect(),
+            what_if: what_if.map(Into::into),
         }
     }
 }
@@ -29,14 +31,15 @@ impl From<ReadinessReport> for wire::ReadinessReport {
 impl TryFrom<wire::ReadinessReport> for ReadinessReport {
     type Error = ConversionError;
     fn try_from(message: wire::ReadinessReport) -> Result<Self, ConversionError> {
-        let wire::ReadinessReport { at, role, group, machines, models } = message;
-        Ok(Self::new(
+        let wire::ReadinessReport { at, role, group, machines, models, remedies, what_if } = message;
+        let report = Self::new(
             moment("at", at)?,
             required("role", role)?,
             optional_text("group", group)?,
             list_up_to(FLEET_MAX, "machines", machines)?,
             list("models", models)?,
-        ))
+        );
+        Ok(report.with_changes(list("remedies", remedies)?, optional("what_if", what_if)?))
     }
 }
 
@@ -106,6 +109,7 @@ impl From<MachineReadiness> for wire::MachineReadiness {
             gpus,
             facts,
             assessment,
+            what_if,
         } = value;
         Self {
             machine: RawBytes::copy_from_slice(machine.as_bytes()),
@@ -120,6 +124,7 @@ impl From<MachineReadiness> for wire::MachineReadiness {
             gpus: gpus.into_iter().map(Into::into).collect(),
             facts: Some(facts.into()),
             assessment: Some(assessment.into()),
+            what_if: what_if.map(Into::into),
         }
     }
 }
@@ -140,6 +145,7 @@ impl TryFrom<wire::MachineReadiness> for MachineReadiness {
             gpus,
             facts,
             assessment,
+            what_if,
         } = message;
         Ok(Self {
             machine: identity("machine", &machine)?,
@@ -154,6 +160,7 @@ impl TryFrom<wire::MachineReadiness> for MachineReadiness {
             gpus: list("gpus", gpus)?,
             facts: required("facts", facts)?,
             assessment: required("assessment", assessment)?,
+            what_if: optional("what_if", what_if)?,
         })
     }
 }

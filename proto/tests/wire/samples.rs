@@ -9,11 +9,11 @@ use muster_proto::{
     BenchOrderState, BenchPoint, Benchmark, BenchmarkKind, Bytes, BytesPerSecond, CaFingerprint, Candidate,
     ChassisKind, ContextTokens, ControllerStatus, Cpu, Deployment, DeploymentState, DesiredAssignment, DesiredState,
     Device, DeviceKind, DeviceMemory, Disk, Divergence, EngineSettings, EnrolmentState, FactTimes, FlashAttention,
-    FleetGpu, GpuVendor, Inventory, KvType, Machine, MachineId, MachinePlan, MachineReadiness, Measured, Memory,
-    MemoryBasis, MemoryNeed, Model, ModelCoverage, ModelDigest, ModelPlacement, ModelVerdict, Observed, Obstacle,
-    ObstacleKind, Os, Phase, Plan, PolicyRecord, Prediction, ProbeFailure, Quality, Readiness, ReadinessReason,
-    ReadinessReport, ReasonCause, Rejection, RejectionReason, RoleProfile, SpeedRange, Spread, Statistic, Timestamp,
-    TokenId, TokenRecord, TokensPerSecond, Transfer, wire,
+    FleetGpu, GpuVendor, Hypothetical, Inventory, KvType, Machine, MachineId, MachinePlan, MachineReadiness, Measured,
+    Memory, MemoryBasis, MemoryNeed, Model, ModelCoverage, ModelDigest, ModelPlacement, ModelVerdict, Observed,
+    Obstacle, ObstacleKind, Os, Phase, Plan, PolicyRecord, Prediction, ProbeFailure, Quality, Readiness,
+    ReadinessReason, ReadinessReport, ReasonCause, Rejection, RejectionReason, RemedyCount, RoleProfile, SpeedRange,
+    Spread, Statistic, Timestamp, TokenId, TokenRecord, TokensPerSecond, Transfer, WhatIf, wire,
 };
 
 pub fn moment(second: i64) -> Timestamp {
@@ -570,6 +570,11 @@ pub fn readiness() -> ReadinessReport {
             ram: Some(Bytes::from_gib(20)),
             vram: Some(Bytes::from_gib(7)),
         },
+        what_if: Some(Hypothetical {
+            verdict: Readiness::Ready,
+            model: Some("Llama".into()),
+            quantization: Some("Q8_0".into()),
+        }),
     };
     let role = RoleProfile {
         name: "chat".into(),
@@ -582,5 +587,8 @@ pub fn readiness() -> ReadinessReport {
         decode_floor: None,
     };
     let coverage = ModelCoverage { model: "m".into(), name: "M".into(), parameters: 7, counts: true, machines: 1 };
+    let change =
+        WhatIf { add_memory: Some(Bytes::from_gib(16)), gpu: Some("GeForce RTX 4090".into()), fix_drivers: true };
     ReadinessReport::new(moment(5), role, Some("berlin".into()), vec![row], vec![coverage])
+        .with_changes(vec![RemedyCount { change: WhatIf::default(), machines: 3 }], Some(change))
 }

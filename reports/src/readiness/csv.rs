@@ -10,7 +10,7 @@ use crate::layout::clean;
 #[error("cannot write the report as CSV")]
 pub struct CsvError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
-const HEADER: [&str; 31] = [
+const HEADER: [&str; 34] = [
     "hostname",
     "machine",
     "groups",
@@ -42,6 +42,9 @@ const HEADER: [&str; 31] = [
     "last_seen",
     "inventory_at",
     "benchmark_at",
+    "what_if_verdict",
+    "what_if_model",
+    "what_if_quantization",
 ];
 
 /// One line for each machine under a header. A text that a spreadsheet would take for a formula begins with an apostrophe.
@@ -61,6 +64,7 @@ pub fn readiness_csv(report: &ReadinessReport) -> Result<String, CsvError> {
 fn record(row: &MachineReadiness) -> [String; HEADER.len()] {
     let assessment = &row.assessment;
     let best = assessment.best.as_ref();
+    let then = row.what_if.as_ref();
     let fitting = best.filter(|best| best.placement.is_some());
     let bytes = |bytes: Option<Bytes>| bytes.map_or_else(String::new, |bytes| bytes.get().to_string());
     let moment = |moment: Option<Timestamp>| moment.map_or_else(String::new, |moment| moment.to_string());
@@ -100,6 +104,9 @@ fn record(row: &MachineReadiness) -> [String; HEADER.len()] {
         moment(row.facts.seen),
         moment(row.facts.inventory),
         moment(row.facts.benchmark),
+        then.map_or_else(String::new, |then| then.verdict.to_string()),
+        text(then.and_then(|then| then.model.as_deref()).unwrap_or_default()),
+        text(then.and_then(|then| then.quantization.as_deref()).unwrap_or_default()),
     ]
 }
 

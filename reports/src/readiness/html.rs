@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use muster_proto::{Assessment, MachineReadiness, Readiness, ReadinessReport, Timestamp};
+use muster_proto::{Assessment, MachineReadiness, Readiness, ReadinessReport, RemedyCount, Timestamp};
 
 use super::chart::{Cell, Column, bars, document, escaped, parts, table, tile};
 use super::page::bin_words;
 use super::{
-    gpu_use, model_words, parameters_words, placement_words, range_words, reason_words, reasons_words, role_words,
-    verdict_word,
+    change_words, gpu_use, model_words, parameters_words, placement_words, range_words, ready_then, reason_words,
+    reasons_words, role_words, verdict_word,
 };
 use crate::age::{age, date};
 
@@ -26,7 +26,7 @@ pub(super) fn class(verdict: Readiness) -> &'static str {
 
 /// One file that loads nothing: for a browser, dark or light, and for paper.
 pub fn readiness_html(report: &ReadinessReport) -> String {
-    let ReadinessReport { at, role, group, summary, machines, models: _ } = report;
+    let ReadinessReport { at, role, group, summary, machines, models: _, remedies: _, what_if: _ } = report;
     let title = format!("Readiness for {}", role.name);
     let whose = group.as_ref().map_or_else(|| "all machines".to_owned(), |group| format!("group {group}"));
     let mut body = format!(
@@ -54,6 +54,7 @@ pub fn readiness_html(report: &ReadinessReport) -> String {
     body += "</section>\n<section>\n<h2>Machines by memory of their GPUs</h2>\n";
     body += &vram(report);
     body += "</section>\n</div>\n";
+    body += &changes(report);
     body += "<h2>Models that the fleet can run</h2>\n";
     body += &coverage(report);
     let _ = write!(body, "<h2>Machines ({})</h2>\n{}", machines.len(), machine_rows(machines, *at));
@@ -79,6 +80,27 @@ fn reasons(report: &ReadinessReport) -> String {
         class: "not",
     };
     bars("machines by reason", &report.summary.reasons.iter().map(column).collect::<Vec<_>>(), 150)
+}
+
+/// What single changes would do, and what came of the one that was asked about.
+fn changes(report: &ReadinessReport) -> String {
+    let mut body = String::new();
+    if let Some(words) = change_words(report) {
+        let _ = write!(body, "<h2>What if</h2>\n<p>{}.</p>\n", escaped(&words));
+    }
+    if !report.remedies.is_empty() {
+        body += "<h2>What would make machines ready, each alone</h2>\n";
+        let column = |remedy: &RemedyCount| Column {
+            name: remedy.change.to_string(),
+            value: remedy.machines.into(),
+            caption: remedy.machines.to_string(),
+            class: "ready",
+        };
+        let columns: Vec<Column> = report.remedies.iter().map(column).collect();
+        body += &bars("machines that each change alone makes ready", &columns, 270);
+        body += "<p class=\"quiet\">Of the machines that are not ready; a card in place of what is there, in desks that take one.</p>\n";
+    }
+    body
 }
 
 fn vram(report: &ReadinessReport) -> String {
@@ -183,7 +205,10 @@ fn machine_rows(machines: &[MachineReadiness], now: Timestamp) -> String {
             Cell::Text(model),
             Cell::Number(speed(&row.assessment, false)),
             Cell::Number(speed(&row.assessment, true)),
-            Cell::Text(reasons),
+            Cell::Text(match ready_then(row) {
+                Some(then) => format!("then {then}; now: {reasons}"),
+                None => reasons,
+            }),
             Cell::Text(gpus.join("; ")),
             Cell::Number(row.memory_total.map_or_else(|| "–".to_owned(), |memory| memory.to_string())),
             Cell::Text(when(row.facts.inventory)),

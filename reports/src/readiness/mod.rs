@@ -12,7 +12,8 @@ mod page;
 mod workbook;
 
 use muster_proto::{
-    FleetGpu, MachineReadiness, ModelPlacement, ModelVerdict, Readiness, ReadinessReason, RoleProfile, SpeedRange,
+    FleetGpu, MachineReadiness, ModelPlacement, ModelVerdict, Readiness, ReadinessReason, ReadinessReport, RoleProfile,
+    SpeedRange,
 };
 
 use crate::style::Tone;
@@ -104,6 +105,21 @@ fn gpu_use(gpu: &FleetGpu) -> String {
         },
         (None, None) => "not used".to_owned(),
     }
+}
+
+/// `ready with Llama 3.1 8B Instruct Q8_0`, of a machine that the report's change would make ready.
+fn ready_then(row: &MachineReadiness) -> Option<String> {
+    let then = row.what_if.as_ref().filter(|then| then.verdict == Readiness::Ready)?;
+    let model = [then.model.as_deref(), then.quantization.as_deref()].into_iter().flatten().collect::<Vec<_>>();
+    Some(format!("ready with {}", model.join(" ")))
+}
+
+/// What the report's change comes to, in one sentence.
+fn change_words(report: &ReadinessReport) -> Option<String> {
+    let (change, then) = (report.what_if.as_ref()?, report.summary.what_if?);
+    let machines =
+        if then.made_ready == 1 { "1 machine more".into() } else { format!("{} machines more", then.made_ready) };
+    Some(format!("{change}: {} ready, {machines}; {} not ready, {} unknown", then.ready, then.not_ready, then.unknown))
 }
 
 fn gpu_names(row: &MachineReadiness) -> String {

@@ -1,10 +1,12 @@
 //! The report for a terminal.
 
-use muster_proto::{Assessment, Bytes, MachineReadiness, ReadinessReport, ReadinessSummary, Timestamp, VramBin};
+use muster_proto::{
+    Assessment, Bytes, MachineReadiness, ReadinessReport, ReadinessSummary, RemedyCount, Timestamp, VramBin,
+};
 
 use super::{
-    gpu_use, model_words, parameters_words, range_words, reason_words, reasons_words, role_words, verdict_tone,
-    verdict_word,
+    change_words, gpu_use, model_words, parameters_words, range_words, ready_then, reason_words, reasons_words,
+    role_words, verdict_tone, verdict_word,
 };
 use crate::age::{age, date};
 use crate::bar::{Bar, Fill, bars};
@@ -15,7 +17,7 @@ const SOLID: Fill = Fill { letter: '█', color: 36 };
 
 /// The whole report: totals, reasons, GPU memory, models for shares of the fleet, machines, GPUs.
 pub fn readiness_page(report: &ReadinessReport, style: &Style) -> String {
-    let ReadinessReport { at, role, group, summary, machines, models: _ } = report;
+    let ReadinessReport { at, role, group, summary, machines, models: _, remedies, what_if: _ } = report;
     let mut page = heading(format!("Readiness for {}", role.name), style);
     let mut facts = Facts::new(style);
     facts.add("wanted", plain(role_words(role)));
@@ -29,6 +31,9 @@ pub fn readiness_page(report: &ReadinessReport, style: &Style) -> String {
     facts.add("ready", toned(share(summary.ready, summary.machines), Tone::Good));
     facts.add("not ready", toned(share(summary.not_ready, summary.machines), Tone::Bad));
     facts.add("unknown", toned(share(summary.unknown, summary.machines), Tone::Waiting));
+    if let Some(words) = change_words(report) {
+        facts.add("what if", plain(words));
+    }
     facts.add("made", plain(date(*at)));
     page += &facts.render();
     if machines.is_empty() {
@@ -41,6 +46,9 @@ pub fn readiness_page(report: &ReadinessReport, style: &Style) -> String {
     };
     if !summary.reasons.is_empty() {
         part("What stands in the way", reasons_bars(summary, style));
+    }
+    if !remedies.is_empty() {
+        part("What would make machines ready, each alone", remedies_table(remedies, summary.not_ready, style));
     }
     part("Machines by memory of their GPUs", vram_bars(&summary.vram, style));
     part("Largest model for a share of the machines", coverage_table(summary, report, style));
@@ -67,6 +75,19 @@ fn reasons_bars(summary: &ReadinessSummary, style: &Style) -> String {
     let most = summary.machines;
     let rows = summary.reasons.iter().map(|(word, machines)| bar(reason_words(word), *machines, most));
     bars(&rows.collect::<Vec<_>>(), style)
+}
+
+fn remedies_table(remedies: &[RemedyCount], not_ready: u32, style: &Style) -> String {
+    let mut grid = Grid::new(style, &["CHANGE", "MACHINES", "OF THOSE NOT READY"]).right(&[1, 2]).whole(&[1, 2]);
+    for remedy in remedies {
+        let percent = f64::from(remedy.machines) * 100.0 / f64::from(not_ready.max(1));
+        grid.row(vec![
+            plain(remedy.change.to_string()),
+            plain(remedy.machines.to_string()),
+            plain(format!("{percent:.0} %")),
+        ]);
+    }
+    grid.render()
 }
 
 /// `no discrete GPU`, `7 to 8 GiB`, `49 GiB and more`.
@@ -108,7 +129,10 @@ fn machines_grid(machines: &[MachineReadiness], now: Timestamp, style: &Style) -
         grid.row(vec![
             plain(&row.hostname),
             toned(verdict_word(assessment.verdict), verdict_tone(assessment.verdict)),
-            plain(told(assessment)),
+            plain(match ready_then(row) {
+                Some(then) => format!("then {then}; now: {}", told(assessment)),
+                None => told(assessment),
+            }),
             decode(assessment),
             known(row.facts.inventory.map(|inventory| age(inventory, now))),
         ]);

@@ -4,7 +4,7 @@ use muster_proto::{Bytes, ReadinessReport, SpeedRange, Timestamp};
 use rust_xlsxwriter::{DocProperties, ExcelDateTime, Format, Workbook, Worksheet, XlsxError};
 
 use super::page::bin_words;
-use super::{gpu_names, gpu_use, reason_words, role_words, verdict_word};
+use super::{change_words, gpu_names, gpu_use, reason_words, role_words, verdict_word};
 use crate::layout::clean;
 
 /// The workbook could not be made.
@@ -159,6 +159,17 @@ fn summary(sheet: &mut Worksheet, report: &ReadinessReport, formats: &Formats) -
     for (word, machines) in &summary.reasons {
         line(&reason_words(word), &[number(*machines)])?;
     }
+    if let Some(words) = change_words(report) {
+        line("", &[])?;
+        line("What if", &[Value::text(words)])?;
+    }
+    if !report.remedies.is_empty() {
+        line("", &[])?;
+        line("Makes machines ready, alone", &[Value::text("machines")])?;
+        for remedy in &report.remedies {
+            line(&remedy.change.to_string(), &[number(remedy.machines)])?;
+        }
+    }
     line("", &[])?;
     line("Memory of discrete GPUs", &[Value::text("machines")])?;
     for bin in &summary.vram {
@@ -182,7 +193,7 @@ fn range(range: Option<SpeedRange>) -> [Value; 3] {
     }
 }
 
-const MACHINES: [Column; 30] = [
+const MACHINES: [Column; 32] = [
     ("Machine", 24.0),
     ("Verdict", 11.0),
     ("Reasons", 40.0),
@@ -212,6 +223,8 @@ const MACHINES: [Column; 30] = [
     ("Inventory (UTC)", 17.0),
     ("Benchmark (UTC)", 17.0),
     ("Typical use until (UTC)", 17.0),
+    ("What if: verdict", 11.0),
+    ("What if: model", 36.0),
     ("Id", 38.0),
 ];
 
@@ -254,6 +267,11 @@ fn machines(sheet: &mut Worksheet, report: &ReadinessReport, formats: &Formats) 
             Value::moment(row.facts.inventory),
             Value::moment(row.facts.benchmark),
             Value::moment(row.facts.typical),
+            Value::optional_text(row.what_if.as_ref().map(|then| verdict_word(then.verdict))),
+            Value::optional_text(row.what_if.as_ref().and_then(|then| then.model.clone()).map(|model| {
+                let quantization = row.what_if.as_ref().and_then(|then| then.quantization.as_deref());
+                format!("{model} {}", quantization.unwrap_or_default())
+            })),
             Value::text(row.machine.to_string()),
         ]
     });

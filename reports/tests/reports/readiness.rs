@@ -5,9 +5,10 @@ use std::io::Cursor;
 use calamine::{Data, Reader, Xlsx};
 use insta::assert_snapshot;
 use muster_proto::{
-    Assessment, Bytes, ChassisKind, ContextTokens, DeviceKind, FactTimes, FleetGpu, GpuVendor, MachineId,
+    Assessment, Bytes, ChassisKind, ContextTokens, DeviceKind, FactTimes, FleetGpu, GpuVendor, Hypothetical, MachineId,
     MachineReadiness, MemoryBasis, ModelCoverage, ModelPlacement, ModelVerdict, Obstacle, ObstacleKind, Phase,
-    Readiness, ReadinessReason, ReadinessReport, ReasonCause, RoleProfile, SpeedRange, Timestamp, TokensPerSecond,
+    Readiness, ReadinessReason, ReadinessReport, ReasonCause, RemedyCount, RoleProfile, SpeedRange, Timestamp,
+    TokensPerSecond, WhatIf,
 };
 use muster_reports::*;
 
@@ -81,6 +82,7 @@ fn row(byte: u8, hostname: &str, verdict_is: Readiness, reasons: Vec<ReadinessRe
             ram: Some(Bytes::from_gib(20)),
             vram: Some(Bytes::from_gib(10)),
         },
+        what_if: None,
     }
 }
 
@@ -121,6 +123,46 @@ pub fn report(evil: &str) -> ReadinessReport {
     let models =
         vec![model("tiny", 1_000_000_000, 2), model("eight", 8_000_000_000, 1), model("huge", 70_000_000_000, 0)];
     ReadinessReport::new(NOW, role, None, rows, models)
+}
+
+/// The same report with a change that makes the second machine ready.
+fn changed() -> ReadinessReport {
+    let mut report = report("desk-2");
+    let card = WhatIf { gpu: Some("GeForce RTX 5060 Ti 16GB".into()), ..WhatIf::default() };
+    report.machines[1].what_if = Some(Hypothetical {
+        verdict: Readiness::Ready,
+        model: Some("Llama 3.1 8B Instruct".into()),
+        quantization: Some("Q8_0".into()),
+    });
+    let drivers = WhatIf { fix_drivers: true, ..WhatIf::default() };
+    let remedies = [drivers, card.clone()].map(|change| RemedyCount { change, machines: 1 });
+    report.with_changes(remedies.to_vec(), Some(card))
+}
+
+#[test]
+fn a_change_is_told_in_every_form() {
+    let report = changed();
+    assert_snapshot!(readiness_page(&report, &NARROW));
+    let html = readiness_html(&report);
+    for told in
+        ["GeForce RTX 5060 Ti 16GB: 2 ready, 1 machine more", "then ready with Llama 3.1 8B Instruct Q8_0; now:"]
+    {
+        assert!(html.contains(told), "{told}");
+    }
+    let csv = readiness_csv(&report).expect("CSV");
+    assert!(csv.lines().nth(2).is_some_and(|line| line.ends_with(",ready,Llama 3.1 8B Instruct,Q8_0")), "{csv}");
+    assert!(csv.lines().nth(1).is_some_and(|line| line.ends_with(",,,")), "{csv}");
+    let mut book: Xlsx<_> = Xlsx::new(Cursor::new(readiness_xlsx(&report).expect("a workbook"))).expect("it opens");
+    let machines = book.worksheet_range("Machines").expect("there");
+    let then = |title: &str| {
+        let column = machines.rows().next()?.iter().position(|known| *known == Data::String(title.into()))?;
+        Some(machines.rows().nth(2)?[column].to_string())
+    };
+    assert_eq!(then("What if: verdict").as_deref(), Some("ready"));
+    assert_eq!(then("What if: model").as_deref(), Some("Llama 3.1 8B Instruct Q8_0"));
+    let json = serde_json::to_value(&report).expect("JSON");
+    assert_eq!(json["summary"]["what_if"]["made_ready"], 1);
+    assert_eq!(json["remedies"][0]["change"]["fix_drivers"], true);
 }
 
 #[test]

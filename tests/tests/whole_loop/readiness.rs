@@ -52,6 +52,14 @@ fn an_enrolled_desk_is_in_the_report_with_a_verdict_and_reasons() {
     assert!(shown.contains("Ready for") && shown.contains("chat-70b") && shown.contains("design"), "{shown}");
     let said = controller.say(&["report", "readiness", "--role", "poet"]);
     assert!(said.code == Some(1) && said.err.contains("chat-14b"), "{said:?}");
+
+    let what_if: ReadinessReport =
+        controller.json(&["report", "readiness", "--gpu", "rtx 4090", "--add-memory", "16GiB"]);
+    let asked = what_if.what_if.expect("asked");
+    assert_eq!(asked.to_string(), "16 GiB more main memory and GeForce RTX 4090");
+    assert!(what_if.summary.what_if.is_some());
+    let said = controller.say(&["report", "readiness", "--gpu", "voodoo 2"]);
+    assert!(said.code == Some(1) && said.err.contains("voodoo 2"), "{said:?}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Which devices a question is about: those of the flags, a known device, an enrolled machine, or this machine's CPU.
 
+use std::cmp::Ordering;
+
 use muster_engine::device_table::{self, KnownDevice};
 use muster_engine::estimate::{DeviceError, TargetDevice, default_backend, machine_devices, memory_note};
 use muster_engine::worker::{self, PhantomBackend, WorkerCommand};
@@ -125,14 +127,22 @@ async fn machine(global: &Global, name: &str) -> Result<Target, Failure> {
     })
 }
 
-/// Said where less is typically free than now, so that the figures are not taken for wrong.
+/// Said where typically less or more is free than now, so that the figures are not taken for wrong.
 fn typical_note(inventory: &Inventory) -> Option<String> {
     let typical = inventory.hardware.typical.as_ref()?;
-    let device_less = |device: &Device| inventory.free_to_plan(device) < device.memory_free;
-    let less = inventory.memory_to_plan() < inventory.memory.available || inventory.devices.iter().any(device_less);
+    let of = |device: &Device| inventory.free_to_plan(device).cmp(&device.memory_free);
+    let gpus = inventory.devices.iter().filter(|device| device.kind != DeviceKind::Cpu).map(of);
+    let all: Vec<Ordering> = gpus.chain([inventory.memory_to_plan().cmp(&inventory.memory.available)]).collect();
+    let now = if all.contains(&Ordering::Greater) {
+        "less is free at the moment"
+    } else if all.contains(&Ordering::Less) {
+        "more is free now"
+    } else {
+        return None;
+    };
     let days = typical.until.since(typical.since).as_secs().div_ceil(86_400).max(1);
     let days = if days == 1 { "the last day".to_owned() } else { format!("the last {days} days") };
-    less.then(|| format!("sized for the memory that its owner left free 95 % of the time in {days}; more is free now"))
+    Some(format!("sized for the memory that its owner left free 95 % of the time in {days}; {now}"))
 }
 
 /// This machine's CPU: all of main memory, as llama.cpp reports it.

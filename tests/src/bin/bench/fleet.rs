@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use muster_engine::readiness::{Judge, role, table};
-use muster_proto::{Benchmark, Inventory, Machine, ReadinessReport};
+use muster_engine::readiness::{Change, Judge, role, table};
+use muster_proto::{Benchmark, Inventory, Machine, ReadinessReport, WhatIf};
 use muster_reports::{Style, audit_html, readiness_csv, readiness_html, readiness_page, readiness_xlsx};
 use muster_tests::fleet::{NOW, fleet};
 
@@ -17,12 +17,14 @@ type Form<'a> = &'a dyn Fn(&ReadinessReport) -> Vec<u8>;
 pub fn measure(size: u32, rounds: usize, folder: Option<&Path>) -> Vec<Figure> {
     let machines = fleet(size, 7);
     let role = role("chat").expect("there is one");
+    let card = WhatIf { gpu: Some("RTX 4060 Ti 16GB".into()), ..WhatIf::default() };
+    let change = Change::of(card).expect("a card");
     let clocked = |work: &mut dyn FnMut()| {
         let started = Instant::now();
         work();
         started.elapsed()
     };
-    let report = |judge: &Judge| judge.report(&machines, &role, None, NOW);
+    let report = |judge: &Judge| judge.report(&machines, &role, None, Some(&change), NOW);
     // The first of all also reads the data that ships.
     let first = clocked(&mut || drop(report(&Judge::new())));
     let mut cold = Vec::new();
