@@ -25,6 +25,7 @@ mod news;
 pub mod probe;
 pub mod reconcile;
 mod renew;
+pub mod roots;
 pub mod serving;
 mod signs;
 pub mod state;

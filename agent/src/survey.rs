@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bench;
 use crate::news::{is_news, use_is_news};
 use crate::probe::{self, Probe};
+use crate::roots::Roots;
 use crate::serving::Serving;
 use crate::state::Paths;
 
@@ -69,6 +70,8 @@ pub enum BenchUpdate {
 pub struct Surveyor {
     /// The state directory.
     pub paths: Paths,
+    /// Where the kernel shows this machine.
+    pub roots: Roots,
     /// The model store.
     pub store: PathBuf,
     /// How workers are started.
@@ -162,8 +165,12 @@ impl Surveyor {
 
     /// Looks at the machine; tells it if `asked` or if there is news.
     async fn look(&mut self, asked: bool) {
-        let probe =
-            Probe { store: self.store.clone(), worker: self.worker.clone(), serving: self.serving.borrow().clone() };
+        let probe = Probe {
+            roots: self.roots.clone(),
+            store: self.store.clone(),
+            worker: self.worker.clone(),
+            serving: self.serving.borrow().clone(),
+        };
         let mut inventory = probe::collect(&probe).await;
         inventory.failures.extend(self.failures.iter().cloned());
         inventory.hardware.typical = self.typical.borrow_and_update().as_deref().cloned();
@@ -195,6 +202,7 @@ impl Surveyor {
         let (steps, mut told) = mpsc::channel(16);
         let (worker, paths, volume, threads, quiet) =
             (self.worker.clone(), self.paths.clone(), self.store.clone(), self.threads, Arc::clone(&self.quiet));
+        let roots = self.roots.clone();
         let wait = if listeners.is_empty() { IDLE_WAIT } else { asked_wait(kind) };
         let work = async move {
             let _quiet = quiet.lock().await;
@@ -204,6 +212,7 @@ impl Surveyor {
             let job = bench::Job {
                 worker: &worker,
                 scratch: &paths.scratch(),
+                roots: &roots,
                 store: &volume,
                 threads,
                 kind,
@@ -430,6 +439,7 @@ mod tests {
         let (inventory, inventories) = watch::channel(None);
         let surveyor = Surveyor {
             paths: Paths::new(folder),
+            roots: Roots::of_this_machine(),
             store: folder.to_owned(),
             // No such program: each benchmark fails, but only when it may begin.
             worker: WorkerCommand::new(folder.join("no-worker")),

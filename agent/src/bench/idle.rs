@@ -2,7 +2,10 @@
 //!
 //! It does not know what a benchmark is. Entry points: [`Load`] and [`wait`].
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use crate::roots::Roots;
 
 /// Others may take so much of one core on an idle machine, and so much more of each core it has: what daemons take.
 const OF_A_CORE: f64 = 0.1;
@@ -25,8 +28,10 @@ struct Ticks {
 }
 
 /// Watches what others take.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Load {
+    /// `/proc`.
+    proc: PathBuf,
     last: Option<Ticks>,
     /// Own time of children that are gone by now.
     gone: u64,
@@ -34,6 +39,11 @@ pub struct Load {
 }
 
 impl Load {
+    /// Nothing was seen yet.
+    pub fn new(proc: &Path) -> Self {
+        Self { proc: proc.to_owned(), last: None, gone: 0, child: None }
+    }
+
     /// What others took since the last call, in cores (1.5: one and a half); `None` at the first call and where the system
     /// says nothing. `child` is a process of our own.
     pub fn since_last(&mut self, child: Option<u32>) -> Option<f64> {
@@ -49,8 +59,8 @@ impl Load {
     }
 
     fn read(&mut self, child: Option<u32>) -> Option<Ticks> {
-        let (all, busy) = parse_system(&std::fs::read_to_string("/proc/stat").ok()?)?;
-        let time = |pid: &str| parse_process(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
+        let (all, busy) = parse_system(&std::fs::read_to_string(self.proc.join("stat")).ok()?)?;
+        let time = |pid: &str| parse_process(&std::fs::read_to_string(self.proc.join(pid).join("stat")).ok()?);
         if let Some((pid, ticks)) = self.child
             && child != Some(pid)
         {
@@ -79,8 +89,8 @@ pub fn allowed() -> f64 {
 
 /// Waits until nobody else uses the machine, on mains power, at most so long. Says whether it is idle; `None` where the system
 /// says nothing of others.
-pub async fn wait(at_most: Duration, mut tell: impl FnMut(String)) -> Option<bool> {
-    let mut load = Load::default();
+pub async fn wait(roots: &Roots, at_most: Duration, mut tell: impl FnMut(String)) -> Option<bool> {
+    let mut load = Load::new(&roots.proc);
     load.since_last(None);
     let start = Instant::now();
     // The first look is short, so that an idle desk is measured at once.
@@ -91,9 +101,9 @@ pub async fn wait(at_most: Duration, mut tell: impl FnMut(String)) -> Option<boo
         let others = load.since_last(None)?;
         let busy = if others > allowed() {
             Some(format!("other programs take {:.0} % of a core", others * 100.0))
-        } else if super::power::on_mains(std::path::Path::new(super::power::SYSTEM)) == Some(false) {
+        } else if super::power::on_mains(&roots.sys) == Some(false) {
             Some("on battery".to_owned())
-        } else if gpu_in_use() {
+        } else if gpu_in_use(&roots.sys) {
             Some("a GPU is in use".to_owned())
         } else {
             None
@@ -101,15 +111,15 @@ pub async fn wait(at_most: Duration, mut tell: impl FnMut(String)) -> Option<boo
         let Some(busy) = busy else { return Some(true) };
         if start.elapsed() + window > at_most {
             // On battery the figures are still the machine's own: conditions say which power it had.
-            return Some(others <= allowed() && !gpu_in_use());
+            return Some(others <= allowed() && !gpu_in_use(&roots.sys));
         }
         tell(format!("waiting until the desk is idle: {busy}"));
     }
 }
 
 /// Whether a GPU computes for somebody, where a file says so (amdgpu's `gpu_busy_percent`).
-fn gpu_in_use() -> bool {
-    std::fs::read_dir("/sys/class/drm").into_iter().flatten().flatten().any(|card| {
+fn gpu_in_use(sys: &Path) -> bool {
+    std::fs::read_dir(sys.join("class/drm")).into_iter().flatten().flatten().any(|card| {
         std::fs::read_to_string(card.path().join("device/gpu_busy_percent"))
             .ok()
             .and_then(|text| text.trim().parse::<u32>().ok())
@@ -150,7 +160,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn own_time_is_not_others() {
-        let mut load = Load::default();
+        let mut load = Load::new(Path::new("/proc"));
         assert_eq!(load.since_last(None), None);
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(200) {

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-/// Where Linux lists power supplies.
-pub const SYSTEM: &str = "/sys/class/power_supply";
-
-/// Whether it runs on mains; `None` where the system says nothing. A machine without a battery is on mains.
-pub fn on_mains(supplies: &Path) -> Option<bool> {
+/// Whether it runs on mains, by what is below `/sys`; `None` where the system says nothing. A machine without a battery is
+/// on mains.
+pub fn on_mains(sys: &Path) -> Option<bool> {
+    let supplies = sys.join("class/power_supply");
     let mut battery = None;
     let mut mains = None;
     for supply in std::fs::read_dir(supplies).ok()?.flatten() {
@@ -33,7 +32,7 @@ mod tests {
     use super::*;
 
     fn supply(root: &Path, name: &str, files: &[(&str, &str)]) {
-        let folder = root.join(name);
+        let folder = root.join("class/power_supply").join(name);
         std::fs::create_dir_all(&folder).expect("created");
         for (file, text) in files {
             std::fs::write(folder.join(file), format!("{text}\n")).expect("written");

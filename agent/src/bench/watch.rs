@@ -1,16 +1,19 @@
 //! [`Watch`]: looks after the desk while it is measured, and says when to stop.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::idle::{self, Load};
 use super::{heat, power};
+use crate::roots::Roots;
 
-/// How often it looks: two looks and the end of a child are within a second.
-const PERIOD: Duration = Duration::from_millis(400);
-/// Others that take so much of a core in two looks are the owner at work.
+/// How often it looks. An owner who begins within a period is seen from the next one on at the latest: four of them and the
+/// end of a child are within a second.
+const PERIOD: Duration = Duration::from_millis(200);
+/// So many looks in a row make it certain, so that a daemon's half second of work does not end minutes of measuring.
+const LOOKS: usize = 3;
+/// Others that take so much of a core in each of them are the owner at work.
 const OWNER_AT_WORK: f64 = 0.5;
 
 /// The child that measures at the moment.
@@ -31,6 +34,7 @@ impl WorkerPid {
 /// What was seen while measuring.
 #[derive(Debug)]
 pub struct Watch {
+    roots: Roots,
     /// As it was before; a desk that was busy then is not left because it is busy.
     idle: Option<bool>,
     /// Whether it makes room for others.
@@ -45,11 +49,21 @@ pub struct Watch {
 
 impl Watch {
     /// Begins, with what was found before. `yields`: it makes room for others; a few seconds that somebody waits for do not.
-    pub fn start(idle: Option<bool>, on_mains: Option<bool>, yields: bool) -> Self {
-        let mut load = Load::default();
+    pub fn start(roots: &Roots, idle: Option<bool>, on_mains: Option<bool>, yields: bool) -> Self {
+        let mut load = Load::new(&roots.proc);
         load.since_last(None);
         let pid = WorkerPid::default();
-        Self { idle, yields, on_mains, pid, load, others: Vec::new(), hottest: None, stopped_by: None }
+        Self {
+            roots: roots.clone(),
+            idle,
+            yields,
+            on_mains,
+            pid,
+            load,
+            others: Vec::new(),
+            hottest: None,
+            stopped_by: None,
+        }
     }
 
     /// To tell which child measures.
@@ -65,11 +79,11 @@ impl Watch {
             if let Some(others) = self.load.since_last(self.pid.get()) {
                 self.others.push(others);
             }
-            let heat = heat::read(Path::new(heat::SYSTEM));
+            let heat = heat::read(&self.roots.sys);
             if let Some(heat) = heat {
                 self.hottest = Some(self.hottest.map_or(heat.hottest, |hottest| hottest.max(heat.hottest)));
             }
-            let on_mains = power::on_mains(Path::new(power::SYSTEM));
+            let on_mains = power::on_mains(&self.roots.sys);
             self.stopped_by =
                 reason(self.idle == Some(true) && self.yields, &self.others, self.on_mains, on_mains, heat);
             if self.stopped_by.is_some() {
@@ -118,13 +132,11 @@ fn reason(
         let distance = heat.below_critical;
         return Some(format!("a sensor is {distance:.0} °C below critical, the hottest at {:.0} °C", heat.hottest));
     }
-    // Twice, so that a daemon's second of work does not end minutes of measuring.
-    match others {
-        [.., before, now] if yields && before.min(*now) > OWNER_AT_WORK => {
-            Some(format!("other programs began to work: {:.0} % of a core", now * 100.0))
-        }
-        _ => None,
-    }
+    let newest = others.last_chunk::<LOOKS>().filter(|_| yields)?;
+    newest
+        .iter()
+        .all(|cores| *cores > OWNER_AT_WORK)
+        .then(|| format!("other programs began to work: {:.0} % of a core", newest[LOOKS - 1] * 100.0))
 }
 
 #[cfg(test)]
@@ -135,9 +147,10 @@ mod tests {
     fn it_stops_for_the_owner_the_battery_and_the_heat_alone() {
         let cool = Some(heat::Heat { hottest: 60.0, below_critical: 40.0 });
         let stops = |yields, others: &[f64], mains, heat| reason(yields, others, Some(true), mains, heat);
-        assert_eq!(stops(true, &[0.0, 0.9], Some(true), cool), None);
-        assert!(stops(true, &[0.8, 0.9], Some(true), cool).expect("owner").contains("other programs"));
-        assert_eq!(stops(false, &[0.8, 0.9], Some(true), cool), None);
+        assert_eq!(stops(true, &[0.9, 0.9], Some(true), cool), None);
+        assert_eq!(stops(true, &[0.9, 0.1, 0.9], Some(true), cool), None, "a daemon");
+        assert!(stops(true, &[0.0, 0.8, 0.8, 0.9], Some(true), cool).expect("owner").contains("other programs"));
+        assert_eq!(stops(false, &[0.8, 0.8, 0.9], Some(true), cool), None);
         assert_eq!(stops(true, &[], Some(false), cool).as_deref(), Some("the battery took over"));
         assert_eq!(reason(true, &[], Some(false), Some(false), None), None);
         let hot = Some(heat::Heat { hottest: 95.0, below_critical: 5.0 });
@@ -146,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_busy_neighbour_makes_it_not_idle() {
-        let mut watch = Watch::start(Some(true), None, true);
+        let mut watch = Watch::start(&Roots::of_this_machine(), Some(true), None, true);
         assert_eq!(watch.was_idle(), Some(true));
         watch.others = vec![0.0, 0.4, 0.4];
         assert_eq!(watch.was_idle(), Some(false));

@@ -16,6 +16,7 @@ use super::bench::{self, Progress};
 use super::{Context, output};
 use crate::config::Config;
 use crate::probe::{self, Probe};
+use crate::roots::Roots;
 use crate::survey;
 
 /// Looks at this machine, measures it where that was not done yet, judges the reference models, and shows all that.
@@ -24,7 +25,12 @@ pub async fn run(context: Context, args: AuditArgs) -> anyhow::Result<ExitCode> 
     let config = Config::new(paths, file)?;
     let progress = Progress::new();
     progress.at("looking at the hardware", 0.0);
-    let probe = Probe { store: bench::volume(&config), worker: config.worker.clone(), serving: Arc::default() };
+    let probe = Probe {
+        roots: Roots::of_this_machine(),
+        store: bench::volume(&config),
+        worker: config.worker.clone(),
+        serving: Arc::default(),
+    };
     let inventory = probe::collect(&probe).await;
     let (benchmark, not_measured) = match known(&config, &inventory, &args) {
         Some(benchmark) => (Some(benchmark), None),

@@ -84,8 +84,8 @@ fn local(probe: &Probe) -> RawMachine {
         },
         engine: RawEngine { backends: engine_backends() },
         session: system::session(),
-        dmi: system::dmi(),
-        power: system::power(),
+        dmi: system::dmi(&probe.roots.sys),
+        power: system::power(&probe.roots.sys),
         store_disk: match disk_of(&probe.store) {
             Ok(disk) => ProbeResult::Ok(disk),
             Err(error) => ProbeResult::failed(format!("{}: {error}", probe.store.display())),

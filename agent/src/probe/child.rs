@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::raw::{ProbeResult, VulkanAnswers};
 use super::{Probe, drm, nvml};
+use crate::roots::Roots;
 
 /// The first argument that makes this program a probe.
 pub const ARGUMENT: &str = "probe";
@@ -100,7 +101,8 @@ pub fn main() -> ExitCode {
 fn machine() -> ExitCode {
     let captured = || -> io::Result<()> {
         let worker = WorkerCommand::this_executable()?;
-        let probe = Probe { store: std::env::current_dir()?, worker, serving: Arc::default() };
+        let (roots, store) = (Roots::of_this_machine(), std::env::current_dir()?);
+        let probe = Probe { roots, store, worker, serving: Arc::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let raw = runtime.block_on(super::capture::capture(&probe));
         let mut stdout = io::stdout().lock();

@@ -3,13 +3,12 @@
 //! Runs in a probe's process ([`super::child`]): a driver that resets its card blocks even the reading of its files.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::pci;
 use super::raw::{DeviceNode, DrmAnswers, ProbeResult, SysfsEntry};
+use crate::roots::Roots;
 
-/// Other roots than `/sys` and `/dev`, for tests.
-const ROOT_VARIABLES: [(&str, &str); 2] = [("MUSTER_SYSFS_ROOT", "/sys"), ("MUSTER_DEV_ROOT", "/dev")];
 /// Where distributions keep PCI's names.
 const NAMES: [&str; 3] = ["/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids", "/var/lib/pciutils/pci.ids"];
 /// What is read of a GPU's folder.
@@ -44,8 +43,7 @@ const PLATFORM_FILES: [&str; 3] = ["uevent", "modalias", "driver"];
 
 /// Reads the files of all GPUs.
 pub fn ask() -> ProbeResult<DrmAnswers> {
-    let [sys, dev] = ROOT_VARIABLES
-        .map(|(variable, default)| std::env::var_os(variable).map_or_else(|| PathBuf::from(default), PathBuf::from));
+    let Roots { sys, dev, proc: _ } = Roots::of_this_machine();
     read(&sys, &dev)
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod memory;
 mod nvml;
 mod pci;
 pub mod raw;
+pub mod sleep;
 mod windows;
 
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ use muster_engine::worker::WorkerCommand;
 use muster_proto::{Bytes, Cpu, Device, Gpu, Hardware, Inventory, Memory, Os};
 
 use crate::clock;
+use crate::roots::Roots;
 use crate::serving::Serving;
 use assemble::Assembled;
 use raw::RawMachine;
@@ -34,6 +36,8 @@ use raw::RawMachine;
 /// What is looked at.
 #[derive(Clone, Debug)]
 pub struct Probe {
+    /// Where the kernel shows this machine.
+    pub roots: Roots,
     /// The model store, for its volume.
     pub store: PathBuf,
     /// How workers and probes are started.

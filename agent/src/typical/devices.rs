@@ -13,6 +13,7 @@ use nvml_wrapper::Nvml;
 use tokio::sync::oneshot;
 
 use super::Level;
+use crate::probe::sleep;
 
 /// How long a driver may take; one that takes longer is not asked again before the next start.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -43,7 +44,7 @@ impl Devices {
         for device in inventory.devices.iter().filter(|device| device.kind == DeviceKind::DiscreteGpu) {
             let (Some(total), Some(bus)) = (device.memory_total, device.pci_bus_id.as_deref()) else { continue };
             let Some(folder) = self.folder(bus) else { continue };
-            if text(&folder.join("power/runtime_status")).as_deref() == Some("suspended") {
+            if sleep::is_asleep(&folder) {
                 levels.insert(device.name.clone(), Level { total, free: total });
             } else if let Some(level) = amdgpu(&folder, total) {
                 levels.insert(device.name.clone(), level);
