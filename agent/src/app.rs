@@ -28,6 +28,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::install::{Bandwidth, Blobs, Store};
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, Sources};
+use crate::probe::Looker;
 use crate::reconcile::{Reconciler, Settings};
 use crate::roots::Roots;
 use crate::serving::Serving;
@@ -192,6 +193,7 @@ impl App {
             failures: ledger_damage.map(|reason| ProbeFailure { probe: "ledger".into(), reason }).into_iter().collect(),
             waiting: VecDeque::new(),
             attempt_at: None,
+            looker: Looker::default(),
         };
         let control_server = Control {
             machine,

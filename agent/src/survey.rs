@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bench;
 use crate::news::{is_news, use_is_news};
-use crate::probe::{self, Probe};
+use crate::probe::{Looker, Probe};
 use crate::roots::Roots;
 use crate::serving::Serving;
 use crate::state::Paths;
@@ -39,7 +39,10 @@ pub enum SurveyRequest {
     /// Look again, and tell what there is.
     Inventory,
     /// Something changed: look again, and tell what is news.
-    Changed,
+    Changed {
+        /// Whether cards or drivers did: then cards that sleep are woken to look at them.
+        cards: bool,
+    },
     /// Measure again. Joins one that runs, if that is as thorough.
     Benchmark {
         /// How thoroughly.
@@ -96,6 +99,8 @@ pub struct Surveyor {
     pub waiting: VecDeque<Asked>,
     /// When it may measure unasked again; at once at first.
     pub attempt_at: Option<Instant>,
+    /// What drivers said; nothing at first.
+    pub looker: Looker,
 }
 
 /// The newest stored inventory and benchmark.
@@ -120,7 +125,7 @@ impl Surveyor {
     }
 
     async fn serve(&mut self, requests: &mut mpsc::Receiver<SurveyRequest>) {
-        self.look(true).await;
+        self.look(true, true).await;
         let mut refresh = Instant::now() + REFRESH;
         loop {
             if let Some(asked) = self.waiting.pop_front() {
@@ -135,8 +140,8 @@ impl Surveyor {
             // Cancel-safe: a channel, a watch and a timer.
             tokio::select! {
                 request = requests.recv() => match request {
-                    Some(SurveyRequest::Inventory) => self.look(true).await,
-                    Some(SurveyRequest::Changed) => self.look(false).await,
+                    Some(SurveyRequest::Inventory) => self.look(true, true).await,
+                    Some(SurveyRequest::Changed { cards }) => self.look(false, cards).await,
                     Some(SurveyRequest::Benchmark { kind, updates }) => {
                         self.waiting.push_back(Asked { kind, listeners: updates.into_iter().collect() });
                     }
@@ -145,7 +150,7 @@ impl Surveyor {
                 Ok(()) = self.typical.changed() => self.note_typical(),
                 () = tokio::time::sleep_until(refresh) => {
                     refresh = Instant::now() + REFRESH;
-                    self.look(false).await;
+                    self.look(false, false).await;
                 }
             }
         }
@@ -163,15 +168,16 @@ impl Surveyor {
         }
     }
 
-    /// Looks at the machine; tells it if `asked` or if there is news.
-    async fn look(&mut self, asked: bool) {
+    /// Looks at the machine; tells it if `asked` or if there is news. Only with `wake` are drivers asked while a graphics card
+    /// sleeps.
+    async fn look(&mut self, asked: bool, wake: bool) {
         let probe = Probe {
             roots: self.roots.clone(),
             store: self.store.clone(),
             worker: self.worker.clone(),
             serving: self.serving.borrow().clone(),
         };
-        let mut inventory = probe::collect(&probe).await;
+        let mut inventory = self.looker.look(&probe, wake).await;
         inventory.failures.extend(self.failures.iter().cloned());
         inventory.hardware.typical = self.typical.borrow_and_update().as_deref().cloned();
         let old = self.inventory.borrow().clone();
@@ -246,8 +252,11 @@ impl Surveyor {
                             self.waiting.push_back(Asked { kind: also, listeners: updates });
                         }
                     }
-                    Some(SurveyRequest::Inventory) => look = Some(true),
-                    Some(SurveyRequest::Changed) => look = look.or(Some(false)),
+                    Some(SurveyRequest::Inventory) => look = Some((true, true)),
+                    Some(SurveyRequest::Changed { cards }) => {
+                        let (asked, wake) = look.unwrap_or_default();
+                        look = Some((asked, wake || cards));
+                    }
                     None => return,
                 },
             }
@@ -268,8 +277,8 @@ impl Surveyor {
         for listener in listeners {
             let _ = listener.send(end.clone()).await;
         }
-        if let Some(asked) = look {
-            self.look(asked).await;
+        if let Some((asked, wake)) = look {
+            self.look(asked, wake).await;
         }
     }
 }
@@ -453,6 +462,7 @@ mod tests {
             failures: vec![],
             waiting: VecDeque::new(),
             attempt_at: None,
+            looker: Looker::default(),
         };
         (surveyor, inventories)
     }

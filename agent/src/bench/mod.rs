@@ -119,8 +119,11 @@ pub async fn measure(job: Job<'_>, mut progress: impl FnMut(String, f32) + Send)
             () = watch.until_needed() => None,
         }
     };
-    drop(scratch);
     let stopped_by = watch.stopped_by();
+    if let Some(reason) = &stopped_by {
+        tracing::info!(reason, "the desk is needed: the benchmark stops");
+    }
+    drop(scratch);
     match ran {
         Some(Err(error)) if found.points.is_empty() => return Err(error),
         None if found.points.is_empty() && found.parts.is_empty() => {

@@ -76,7 +76,8 @@ pub fn main() -> ExitCode {
     }
     end_with_parent();
     let printed = match name.as_str() {
-        "drm" => print(&drm::ask()),
+        "drm" => print(&drm::ask(false)),
+        "drm-gently" => print(&drm::ask(true)),
         "nvml" => print(&nvml::ask()),
         "vulkan" => print(&vulkan()),
         #[cfg(windows)]

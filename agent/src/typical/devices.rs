@@ -54,10 +54,20 @@ impl Devices {
         }
         self.looks = self.looks.wrapping_add(1);
         let due = !self.laptop || self.looks % LAPTOP_EVERY == 1;
-        if !nvidia.is_empty() && due && !self.given_up {
+        if !nvidia.is_empty() && due && !self.given_up && !self.nvidia_sleeps() {
             levels.extend(self.ask_nvml(nvidia).await);
         }
         levels
+    }
+
+    /// Whether any of NVIDIA's devices sleeps, one that llama.cpp does not use too: their library wakes all.
+    fn nvidia_sleeps(&self) -> bool {
+        let devices = std::fs::read_dir(self.sys.join("bus/pci/devices")).into_iter().flatten().flatten();
+        devices.map(|device| device.path()).any(|folder| {
+            text(&folder.join("vendor")).as_deref() == Some("0x10de")
+                && text(&folder.join("class")).is_some_and(|class| class.starts_with("0x03"))
+                && sleep::is_asleep(&folder)
+        })
     }
 
     fn folder(&self, bus: &str) -> Option<PathBuf> {
@@ -178,6 +188,24 @@ mod tests {
         let used = Bytes::new(17_163_091_968 - 2_147_483_648);
         let wanted = [("Vulkan0", Level { total, free: used }), ("Vulkan1", Level { total, free: total })];
         assert_eq!(levels, wanted.map(|(name, level)| (name.to_owned(), level)).into());
+    }
+
+    /// This machine has no such card, so that NVIDIA's library is given up as soon as it is asked.
+    #[tokio::test]
+    async fn a_sleeping_card_of_nvidia_keeps_the_others_from_being_asked() {
+        let sys = tempfile::tempdir().expect("a temporary directory");
+        for (bus, status) in [("0000:03:00.0", "active"), ("0000:04:00.0", "suspended")] {
+            for (file, content) in [("vendor", "0x10de"), ("class", "0x030200"), ("power/runtime_status", status)] {
+                put(sys.path(), &format!("bus/pci/devices/{bus}/{file}"), content);
+            }
+        }
+        let mut inventory = crate::news::tests::inventory(Bytes::from_gib(8), Bytes::from_gib(50));
+        inventory.devices = vec![device("CUDA0", "0000:03:00.0", DeviceKind::DiscreteGpu)];
+        let mut devices = Devices::new(sys.path());
+        assert!(devices.read(&inventory).await.is_empty() && !devices.given_up);
+        put(sys.path(), "bus/pci/devices/0000:04:00.0/power/runtime_status", "active\n");
+        devices.read(&inventory).await;
+        assert!(devices.given_up, "awake ones are asked");
     }
 
     #[test]
