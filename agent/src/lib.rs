@@ -20,6 +20,7 @@ pub mod enrol;
 pub mod identity;
 pub mod install;
 pub mod ledger;
+mod measured;
 mod metrics;
 mod news;
 pub mod probe;

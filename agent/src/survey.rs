@@ -17,7 +17,8 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::bench;
+use crate::bench::{self, power};
+use crate::measured::{self, Held};
 use crate::news::{is_news, use_is_news};
 use crate::probe::{Looker, Probe};
 use crate::roots::Roots;
@@ -195,7 +196,9 @@ impl Surveyor {
     fn benchmark_is_due(&self) -> bool {
         let inventory = self.inventory.borrow();
         let again = self.attempt_at.is_none_or(|at| Instant::now() >= at);
-        again && inventory.as_ref().is_some_and(|inventory| is_due(inventory, self.benchmark.borrow().as_deref()))
+        let benchmark = self.benchmark.borrow();
+        let due = inventory.as_ref().is_some_and(|inventory| is_due(inventory, benchmark.as_deref()));
+        again && (due || benchmark.as_deref().is_some_and(|benchmark| wants_mains(benchmark, &self.roots)))
     }
 
     /// Measures once, for all who ask for no more than this meanwhile.
@@ -209,6 +212,7 @@ impl Surveyor {
         let (worker, paths, volume, threads, quiet) =
             (self.worker.clone(), self.paths.clone(), self.store.clone(), self.threads, Arc::clone(&self.quiet));
         let roots = self.roots.clone();
+        let prefers_mains = listeners.is_empty();
         let wait = if listeners.is_empty() { IDLE_WAIT } else { asked_wait(kind) };
         let work = async move {
             let _quiet = quiet.lock().await;
@@ -224,6 +228,7 @@ impl Surveyor {
                 kind,
                 hardware_fingerprint: fingerprint,
                 drivers,
+                prefers_mains,
                 wait,
             };
             measure(&paths, job, progress).await
@@ -262,11 +267,10 @@ impl Surveyor {
             }
         };
         let end = match result {
-            Ok(benchmark) => {
+            Ok((benchmark, held)) => {
                 tracing::info!(ms = benchmark.took_ms, points = benchmark.points.len(), "benchmark done");
-                let benchmark = Arc::new(benchmark);
-                self.benchmark.send_replace(Some(Arc::clone(&benchmark)));
-                BenchUpdate::Done(benchmark)
+                self.benchmark.send_replace(held.main.map(Arc::new));
+                BenchUpdate::Done(Arc::new(benchmark))
             }
             Err(error) => {
                 let reason = crate::error_chain(&error);
@@ -328,12 +332,18 @@ pub fn is_due(inventory: &Inventory, benchmark: Option<&Benchmark>) -> bool {
     })
 }
 
+/// Whether it was measured on battery, for want of anything better, and mains power is there now. By the same look at the
+/// power supplies as the benchmark's own: a charger that is too weak would have it measured for ever.
+pub fn wants_mains(benchmark: &Benchmark, roots: &Roots) -> bool {
+    measured::is_on_battery(benchmark) && power::on_mains(&roots.sys) == Some(true)
+}
+
 /// How long a benchmark that somebody asked for waits until the desk is idle.
 pub fn asked_wait(kind: BenchmarkKind) -> Duration {
     if kind == BenchmarkKind::Quick { IDLE_WAIT_QUICK } else { IDLE_WAIT_ASKED }
 }
 
-/// Measures this machine and stores the result; one that was cut off does not replace a whole one of the same hardware.
+/// Measures this machine and keeps the result: as it came, and all that is kept now.
 ///
 /// # Errors
 /// The engine worker failed, or the desk was needed before anything was measured.
@@ -341,21 +351,11 @@ pub async fn measure(
     paths: &Paths,
     job: bench::Job<'_>,
     progress: impl FnMut(String, f32) + Send,
-) -> Result<Benchmark, WorkerError> {
-    let benchmark = bench::measure(job, progress).await?;
-    let whole = |benchmark: &Benchmark| benchmark.conditions.stopped_by.is_none();
-    let known: Option<Benchmark> = read(&paths.benchmark());
-    let better = known.is_some_and(|known| {
-        let same = |field: fn(&Benchmark) -> &str| field(&known) == field(&benchmark);
-        whole(&known) && !whole(&benchmark) && same(|b| &b.hardware_fingerprint) && same(|b| &b.engine_build)
-    });
-    if !better {
-        store(&paths.benchmark(), &benchmark);
-    }
-    Ok(benchmark)
+) -> Result<(Benchmark, Held), WorkerError> {
+    Ok(measured::store(paths, bench::measure(job, progress).await?))
 }
 
-fn store<T: serde::Serialize>(path: &std::path::Path, value: &T) {
+pub(crate) fn store<T: serde::Serialize>(path: &std::path::Path, value: &T) {
     let json = serde_json::to_vec_pretty(value).expect("plain data serializes");
     if let Err(error) = write_atomic(path, &json) {
         tracing::warn!(path = %path.display(), %error, "cannot be stored");
@@ -424,6 +424,7 @@ mod tests {
                 ..Conditions::default()
             },
             parts: vec![],
+            on_battery: vec![],
         }
     }
 

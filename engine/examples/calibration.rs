@@ -157,6 +157,7 @@ async fn benchmark(
         points,
         conditions: Conditions::default(),
         parts: vec![],
+        on_battery: vec![],
     })
 }
 

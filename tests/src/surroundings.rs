@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -18,10 +20,14 @@ const COUNTING: Duration = Duration::from_millis(20);
 /// Ticks of a processor's second (`USER_HZ`, the same on all of Linux's architectures but Alpha).
 const TICKS: f64 = 100.0;
 
+/// The program that draws the desktop: no number that a process can have.
+const DESKTOP: &str = "proc/4194305";
+
 /// Folders like `/sys` and `/proc`.
 pub struct Surroundings {
     folder: TempDir,
     counting: Option<(mpsc::Sender<u32>, JoinHandle<()>)>,
+    drawing: Arc<AtomicBool>,
 }
 
 impl Surroundings {
@@ -29,13 +35,15 @@ impl Surroundings {
     #[expect(clippy::new_without_default, reason = "it makes a folder")]
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("muster-test-").tempdir().expect("a temporary folder");
-        let made = Self { folder, counting: None };
+        let made = Self { folder, counting: None, drawing: Arc::default() };
         made.on_mains(true);
         made.put("sys/class/power_supply/AC/type", "Mains");
         made.put("sys/class/power_supply/BAT0/type", "Battery");
         made.heat(45);
         made.put("sys/class/hwmon/hwmon0/temp1_crit", "100000");
-        fs::create_dir(made.path("proc")).expect("a new folder");
+        fs::create_dir_all(made.path(DESKTOP).join("fd")).expect("made");
+        symlink("/dev/dri/renderD128", made.path(DESKTOP).join("fd/5")).expect("linked");
+        made.put(&format!("{DESKTOP}/fdinfo/5"), &fdinfo(0));
         symlink("/proc/self", made.path("proc/self")).expect("linked");
         made.put("proc/stat", "cpu  0 0 0 0 0 0 0 0 0 0");
         made
@@ -52,16 +60,24 @@ impl Surroundings {
     /// [`owner`](Self::owner) take; nobody else's.
     pub fn count(&mut self, agent: u32) {
         let (owner, owners) = mpsc::channel();
-        let proc = self.path("proc");
+        let (proc, desktop) = (self.path("proc"), self.path(DESKTOP).join("fdinfo/5"));
+        let drawing = Arc::clone(&self.drawing);
         let task = thread::spawn(move || {
             let began = Instant::now();
             let mut watched = vec![agent];
             let mut ticks: BTreeMap<u32, f64> = BTreeMap::new();
+            let (mut looked, mut drew) = (began, Duration::ZERO);
             loop {
                 match owners.recv_timeout(COUNTING) {
                     Ok(pid) => watched.push(pid),
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
+                }
+                let since = looked.elapsed();
+                looked += since;
+                if drawing.load(Ordering::Relaxed) {
+                    drew += since.mul_f64(0.8);
+                    write_whole(&desktop, &fdinfo(drew.as_nanos()));
                 }
                 watched.extend(children(agent, ""));
                 watched.sort_unstable();
@@ -87,6 +103,11 @@ impl Surroundings {
     pub fn owner(&self, pid: u32) {
         let (owner, _) = self.counting.as_ref().expect("the time is counted");
         owner.send(pid).expect("it counts");
+    }
+
+    /// The owner's desktop draws from now on, which takes four fifths of the graphics card.
+    pub fn draw(&self) {
+        self.drawing.store(true, Ordering::Relaxed);
     }
 
     /// Plugs the charger in or pulls it.
@@ -119,6 +140,11 @@ impl Drop for Surroundings {
             let _ = task.join();
         }
     }
+}
+
+/// What a driver says of a program that has drawn for so long.
+fn fdinfo(ns: u128) -> String {
+    format!("drm-driver:\tamdgpu\ndrm-client-id:\t9\ndrm-pdev:\t0000:03:00.0\ndrm-engine-gfx:\t{ns} ns\n")
 }
 
 /// Never seen half written, as the kernel's files are not.

@@ -1,18 +1,19 @@
-//! How busy others keep a machine: processor time that is not this program's own, and GPUs.
+//! How busy others keep a machine: processor time that is not this program's own, and graphics cards.
 //!
 //! It does not know what a benchmark is. Entry points: [`Load`] and [`wait`].
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::roots::Roots;
+use super::Job;
+use super::others::Others;
 
 /// Others may take so much of one core on an idle machine, and so much more of each core it has: what daemons take.
 const OF_A_CORE: f64 = 0.1;
 /// See [`OF_A_CORE`].
 const OF_EACH_CORE: f64 = 0.01;
 /// A GPU that is busier than this is in use.
-const GPU_BUSY_PERCENT: u32 = 10;
+pub const GPU_BUSY: f64 = 0.1;
 /// Over what a load is taken while waiting.
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -48,11 +49,15 @@ impl Load {
     /// says nothing. `child` is a process of our own.
     pub fn since_last(&mut self, child: Option<u32>) -> Option<f64> {
         let now = self.read(child)?;
-        let last = self.last.replace(now)?;
+        let Some(last) = self.last else {
+            self.last = Some(now);
+            return None;
+        };
         let all = now.all.saturating_sub(last.all);
         if all == 0 {
             return None;
         }
+        self.last = Some(now);
         let own = now.own.saturating_sub(last.own);
         let others = now.busy.saturating_sub(last.busy).saturating_sub(own);
         Some(others as f64 / all as f64 * cores())
@@ -87,9 +92,12 @@ pub fn allowed() -> f64 {
     OF_A_CORE + OF_EACH_CORE * cores()
 }
 
-/// Waits until nobody else uses the machine, on mains power, at most so long. Says whether it is idle; `None` where the system
+/// Waits until nobody else uses the machine, on mains power where the job prefers that, for as long as the job may. Says whether it is idle; `None` where the system
 /// says nothing of others.
-pub async fn wait(roots: &Roots, at_most: Duration, mut tell: impl FnMut(String)) -> Option<bool> {
+pub async fn wait(gpus: &mut Others, job: &Job<'_>, mut tell: impl FnMut(String)) -> Option<bool> {
+    let Job { roots, wait: at_most, prefers_mains, .. } = job;
+    // Before anything is counted: NVIDIA's library takes its time to begin.
+    gpus.known().await;
     let mut load = Load::new(&roots.proc);
     load.since_last(None);
     let start = Instant::now();
@@ -98,33 +106,30 @@ pub async fn wait(roots: &Roots, at_most: Duration, mut tell: impl FnMut(String)
     loop {
         tokio::time::sleep(window).await;
         window = WINDOW;
-        let others = load.since_last(None)?;
+        let Some(others) = load.since_last(None) else {
+            // A kernel that counts nothing, or whose clock has not moved yet.
+            if load.last.is_none() || start.elapsed() > *at_most {
+                return None;
+            }
+            continue;
+        };
+        let gpu_in_use = gpus.before().is_some_and(|share| share > GPU_BUSY);
         let busy = if others > allowed() {
             Some(format!("other programs take {:.0} % of a core", others * 100.0))
-        } else if super::power::on_mains(&roots.sys) == Some(false) {
+        } else if *prefers_mains && super::power::on_mains(&roots.sys) == Some(false) {
             Some("on battery".to_owned())
-        } else if gpu_in_use(&roots.sys) {
+        } else if gpu_in_use {
             Some("a GPU is in use".to_owned())
         } else {
             None
         };
         let Some(busy) = busy else { return Some(true) };
-        if start.elapsed() + window > at_most {
+        if start.elapsed() + window > *at_most {
             // On battery the figures are still the machine's own: conditions say which power it had.
-            return Some(others <= allowed() && !gpu_in_use(&roots.sys));
+            return Some(others <= allowed() && !gpu_in_use);
         }
         tell(format!("waiting until the desk is idle: {busy}"));
     }
-}
-
-/// Whether a GPU computes for somebody, where a file says so (amdgpu's `gpu_busy_percent`).
-fn gpu_in_use(sys: &Path) -> bool {
-    std::fs::read_dir(sys.join("class/drm")).into_iter().flatten().flatten().any(|card| {
-        std::fs::read_to_string(card.path().join("device/gpu_busy_percent"))
-            .ok()
-            .and_then(|text| text.trim().parse::<u32>().ok())
-            .is_some_and(|percent| percent > GPU_BUSY_PERCENT)
-    })
 }
 
 /// All and busy ticks of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal (proc(5)). Time of guests is

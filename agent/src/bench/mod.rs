@@ -5,12 +5,15 @@
 //! benchmark is due, nor where it is kept. Entry point: [`measure`].
 
 mod disk;
+mod fdinfo;
 mod gpu;
+mod gpu_use;
 mod heat;
 mod idle;
 mod memory;
+mod others;
 pub mod parts;
-mod power;
+pub(crate) mod power;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +25,7 @@ use muster_proto::{BenchPoint, Benchmark, BenchmarkKind, Conditions, Device, Par
 
 use crate::clock;
 use crate::roots::Roots;
+use others::Others;
 use watch::Watch;
 
 /// Lowest priority: the scheduler gives it what nobody else wants. On an idle desk that is everything.
@@ -81,6 +85,8 @@ pub struct Job<'a> {
     pub hardware_fingerprint: String,
     /// Drivers of its GPUs, as the inventory has them.
     pub drivers: Vec<String>,
+    /// Whether to wait for mains power too: nobody asked for figures on battery.
+    pub prefers_mains: bool,
     /// How long to wait for the desk to become idle; then it is measured anyway, and the result says so.
     pub wait: Duration,
 }
@@ -106,9 +112,10 @@ pub async fn measure(job: Job<'_>, mut progress: impl FnMut(String, f32) + Send)
     let on_mains_before = power::on_mains(&job.roots.sys);
     // Before others are watched: what it takes is not theirs.
     let devices = worker::devices(job.worker).await.unwrap_or_default();
-    let idle = idle::wait(job.roots, job.wait, |step| progress(step, 0.0)).await;
+    let mut others = Others::start(job.roots, &job.worker.program);
+    let idle = idle::wait(&mut others, &job, |step| progress(step, 0.0)).await;
     let (measured_at, began) = (clock::now(), Instant::now());
-    let mut watch = Watch::start(job.roots, idle, on_mains_before, job.kind != BenchmarkKind::Quick);
+    let mut watch = Watch::start(job.roots, others, idle, on_mains_before, job.kind != BenchmarkKind::Quick);
     let mut found = Found::default();
     let pid = watch.worker_pid();
     let ran = {
@@ -150,9 +157,11 @@ pub async fn measure(job: Job<'_>, mut progress: impl FnMut(String, f32) + Send)
             on_mains: on_mains_before,
             temperature_celsius: watch.hottest(),
             drivers: job.drivers,
+            has_battery: power::has_battery(&job.roots.sys),
             stopped_by: stopped_by.or(failed).or(late),
         },
         parts: found.parts,
+        on_battery: Vec::new(),
     })
 }
 

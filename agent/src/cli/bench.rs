@@ -81,9 +81,10 @@ async fn alone(
         kind,
         hardware_fingerprint: inventory.hardware_fingerprint,
         drivers,
+        prefers_mains: false,
         wait: wait.unwrap_or_else(|| survey::asked_wait(kind)),
     };
-    Ok(survey::measure(&config.paths, job, at).await?)
+    Ok(survey::measure(&config.paths, job, at).await?.0)
 }
 
 /// A bar on a terminal, lines elsewhere.

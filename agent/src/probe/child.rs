@@ -18,7 +18,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::raw::{ProbeResult, VulkanAnswers};
-use super::{Probe, drm, nvml};
+use super::{Probe, drm, nvml, nvml_use};
 use crate::roots::Roots;
 
 /// The first argument that makes this program a probe.
@@ -73,6 +73,9 @@ pub fn main() -> ExitCode {
     let name = std::env::args().nth(2).unwrap_or_default();
     if name == "machine" {
         return machine();
+    }
+    if name == nvml_use::NAME {
+        return nvml_use::serve();
     }
     end_with_parent();
     let printed = match name.as_str() {
@@ -146,7 +149,7 @@ fn end_with_parent() {
 }
 
 /// Ends this process without running any destructor.
-fn end_now() -> ! {
+pub(super) fn end_now() -> ! {
     #[cfg(unix)]
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     std::process::abort()

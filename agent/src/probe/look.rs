@@ -211,14 +211,14 @@ mod tests {
     fn what_the_kernel_says_of_a_card_that_is_awake_is_new() {
         let mut raw = laptop();
         let ProbeResult::Ok(drm) = &mut raw.drm else { panic!("files") };
-        for (file, bytes) in [("mem_info_vram_total", 8_u64 << 30), ("mem_info_vram_used", 3 << 30)] {
+        for (file, bytes) in [("mem_info_vram_total", 8_u64 << 30), ("mem_info_vram_used", 4 << 30)] {
             drm.files.insert(format!("{PCI}/{CARD}/{file}"), SysfsEntry::Text(bytes.to_string()));
         }
         let found = last(raw.clone()).inventory(&raw, &Serving::default());
         let gpu = found.hardware.gpus.iter().find(|gpu| gpu.pci_bus_id.as_deref() == Some(CARD)).expect("the card");
-        assert_eq!(gpu.memory_free, Some(Bytes::from_gib(5)));
+        assert_eq!(gpu.memory_free, Some(Bytes::from_gib(4)));
         let device = found.devices.iter().find(|device| Some(&device.name) == gpu.engine_device.as_ref());
-        assert_eq!(device.expect("its device").memory_free, Some(Bytes::from_gib(5)));
+        assert_eq!(device.expect("its device").memory_free, Some(Bytes::from_gib(4)));
     }
 
     /// A laptop whose probes note that they were asked.

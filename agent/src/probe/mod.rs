@@ -17,6 +17,7 @@ mod look;
 mod macos;
 pub(crate) mod memory;
 mod nvml;
+pub mod nvml_use;
 mod pci;
 pub mod raw;
 pub mod sleep;

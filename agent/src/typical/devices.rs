@@ -13,6 +13,7 @@ use nvml_wrapper::Nvml;
 use tokio::sync::oneshot;
 
 use super::Level;
+use crate::bench::power;
 use crate::probe::sleep;
 
 /// How long a driver may take; one that takes longer is not asked again before the next start.
@@ -34,7 +35,13 @@ pub(super) struct Devices {
 
 impl Devices {
     pub(super) fn new(sys: &Path) -> Self {
-        Self { sys: sys.to_owned(), nvml: None, laptop: has_battery(sys), looks: 0, given_up: false }
+        Self {
+            sys: sys.to_owned(),
+            nvml: None,
+            laptop: power::has_battery(sys) == Some(true),
+            looks: 0,
+            given_up: false,
+        }
     }
 
     /// What is free now, before this agent's own models are added.
@@ -54,20 +61,10 @@ impl Devices {
         }
         self.looks = self.looks.wrapping_add(1);
         let due = !self.laptop || self.looks % LAPTOP_EVERY == 1;
-        if !nvidia.is_empty() && due && !self.given_up && !self.nvidia_sleeps() {
+        if !nvidia.is_empty() && due && !self.given_up && sleep::nvidia(&self.sys) != sleep::Nvidia::SomeAsleep {
             levels.extend(self.ask_nvml(nvidia).await);
         }
         levels
-    }
-
-    /// Whether any of NVIDIA's devices sleeps, one that llama.cpp does not use too: their library wakes all.
-    fn nvidia_sleeps(&self) -> bool {
-        let devices = std::fs::read_dir(self.sys.join("bus/pci/devices")).into_iter().flatten().flatten();
-        devices.map(|device| device.path()).any(|folder| {
-            text(&folder.join("vendor")).as_deref() == Some("0x10de")
-                && text(&folder.join("class")).is_some_and(|class| class.starts_with("0x03"))
-                && sleep::is_asleep(&folder)
-        })
     }
 
     fn folder(&self, bus: &str) -> Option<PathBuf> {
@@ -96,15 +93,6 @@ impl Devices {
         self.given_up = true;
         Vec::new()
     }
-}
-
-/// Whether this machine has a battery of its own; a wireless mouse's is not.
-fn has_battery(sys: &Path) -> bool {
-    let supplies = std::fs::read_dir(sys.join("class/power_supply"));
-    supplies.into_iter().flatten().flatten().any(|supply| {
-        let read = |name: &str| text(&supply.path().join(name));
-        read("type").as_deref() == Some("Battery") && read("scope").as_deref() != Some("Device")
-    })
 }
 
 fn text(path: &Path) -> Option<String> {
@@ -206,15 +194,5 @@ mod tests {
         put(sys.path(), "bus/pci/devices/0000:04:00.0/power/runtime_status", "active\n");
         devices.read(&inventory).await;
         assert!(devices.given_up, "awake ones are asked");
-    }
-
-    #[test]
-    fn a_mouse_has_a_battery_and_is_no_laptop() {
-        let sys = tempfile::tempdir().expect("a temporary directory");
-        put(sys.path(), "class/power_supply/hidpp_battery_0/type", "Battery\n");
-        put(sys.path(), "class/power_supply/hidpp_battery_0/scope", "Device\n");
-        assert!(!has_battery(sys.path()));
-        put(sys.path(), "class/power_supply/BAT0/type", "Battery\n");
-        assert!(has_battery(sys.path()));
     }
 }

@@ -499,6 +499,7 @@ mod tests {
             points,
             conditions: muster_proto::Conditions::default(),
             parts: vec![],
+            on_battery: vec![],
         }
     }
 
