@@ -186,7 +186,10 @@ fn measured(benchmark: &Benchmark) -> String {
         }
         _ => String::new(),
     };
-    let battery: String = battery_words(benchmark).iter().map(|text| format!("<p>{}</p>\n", escaped(text))).collect();
+    let battery = battery_words(benchmark).iter().fold(String::new(), |mut html, text| {
+        let _ = writeln!(html, "<p>{}</p>", escaped(text));
+        html
+    });
     table(&["Device", "Model", "Depth", "Prefill", "Decode"], rows) + &chart + &battery + &note
 }
 

@@ -18,10 +18,11 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// A benchmark on a made-up desk.
 struct Desk {
-    _alone: MutexGuard<'static, ()>,
     surroundings: Surroundings,
     agent: Agent,
     bench: Process,
+    // After the rest: fields drop in this order.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Desk {
@@ -35,7 +36,7 @@ impl Desk {
         let bench =
             Process::spawn(agent.command(&["bench", "--full", "--wait", "600", "--json"]), "bench", &agent.log());
         surroundings.count(bench.pid());
-        Self { _alone: alone, surroundings, agent, bench }
+        Self { surroundings, agent, bench, _alone: alone }
     }
 
     /// Until llama.cpp is at its second model: it has measured the first.
