@@ -28,7 +28,9 @@ use crate::identity::{Identity, IdentityError};
 use crate::install::{Bandwidth, Blobs, Store};
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, Sources};
+use crate::probe::Looker;
 use crate::reconcile::{Reconciler, Settings};
+use crate::roots::Roots;
 use crate::serving::Serving;
 use crate::signs::Signs;
 use crate::state::{self, Paths};
@@ -138,6 +140,7 @@ impl App {
         let (newest_sender, newest) = watch::channel(None);
         let (survey, survey_requests) = mpsc::channel(SURVEY_QUEUE);
         let watching = CpuTime::default();
+        let roots = Roots::of_this_machine();
 
         let reconciler = Reconciler::new(
             Settings {
@@ -159,6 +162,7 @@ impl App {
         );
         let sampler = Sampler {
             path: paths.memory_use(),
+            sys: roots.sys.clone(),
             inventory: inventory.clone(),
             serving: serving.clone(),
             quiet: Arc::clone(&quiet),
@@ -176,6 +180,7 @@ impl App {
         }));
         let surveyor = Surveyor {
             paths: paths.clone(),
+            roots: roots.clone(),
             store: config.store.clone(),
             worker: config.worker.clone(),
             threads: config.threads,
@@ -188,6 +193,7 @@ impl App {
             failures: ledger_damage.map(|reason| ProbeFailure { probe: "ledger".into(), reason }).into_iter().collect(),
             waiting: VecDeque::new(),
             attempt_at: None,
+            looker: Looker::default(),
         };
         let control_server = Control {
             machine,

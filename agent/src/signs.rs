@@ -29,8 +29,23 @@ struct Trace {
     drivers: Vec<Option<SystemTime>>,
 }
 
-/// What is there, and how it gets its power.
-type Facts = BTreeMap<String, String>;
+/// What is there, and how it gets its power: contents of files by their paths.
+#[derive(Debug, Default)]
+struct Facts {
+    power: BTreeMap<String, String>,
+    cards: BTreeMap<String, String>,
+}
+
+/// What is another one now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moved {
+    /// Somebody plugged a mouse in.
+    Nothing,
+    /// The power supply.
+    Power,
+    /// Graphics cards or their drivers.
+    Cards,
+}
 
 /// The watcher.
 #[derive(Debug)]
@@ -62,16 +77,16 @@ impl Signs {
                 self.moved(&mut trace, &mut facts)
             };
             wait = if moved.is_some() { SETTLE } else { EVERY };
-            if moved == Some(true) {
-                tracing::info!("power supply, graphics cards or drivers changed");
+            if let Some(moved @ (Moved::Power | Moved::Cards)) = moved {
+                tracing::info!(?moved, "power supply, graphics cards or drivers changed");
                 // A full queue means that somebody looks anyway.
-                let _ = survey.try_send(SurveyRequest::Changed);
+                let _ = survey.try_send(SurveyRequest::Changed { cards: moved == Moved::Cards });
             }
         }
     }
 
-    /// Whether the facts changed; nothing if they had not to be read.
-    fn moved(&self, trace: &mut Trace, facts: &mut Facts) -> Option<bool> {
+    /// What changed; nothing if the facts had not to be read.
+    fn moved(&self, trace: &mut Trace, facts: &mut Facts) -> Option<Moved> {
         let now = self.trace();
         if now == *trace {
             return None;
@@ -79,9 +94,15 @@ impl Signs {
         let installed = now.drivers != trace.drivers;
         *trace = now;
         let now = self.facts();
-        let other = now != *facts;
+        let moved = if installed || now.cards != facts.cards {
+            Moved::Cards
+        } else if now.power != facts.power {
+            Moved::Power
+        } else {
+            Moved::Nothing
+        };
         *facts = now;
-        Some(installed || other)
+        Some(moved)
     }
 
     fn trace(&self) -> Trace {
@@ -94,29 +115,31 @@ impl Signs {
 
     fn facts(&self) -> Facts {
         let sys = self.root.join("sys");
-        let mut paths = Vec::new();
+        let mut power = Vec::new();
         for supply in entries(&sys.join("class/power_supply")) {
             // A battery says with `online` whether it is in use, and with the rest how full it is.
             if read(&supply.join("type")).as_deref() != Some("Battery") {
-                paths.push(supply.join("online"));
+                power.push(supply.join("online"));
             }
-            paths.push(supply.join("type"));
+            power.push(supply.join("type"));
         }
+        let mut paths = Vec::new();
         for module in ["nvidia", "nouveau", "amdgpu", "i915", "xe"] {
             paths.extend(["version", "srcversion"].map(|file| sys.join("module").join(module).join(file)));
         }
-        let mut facts = Facts::new();
+        let mut cards = BTreeMap::new();
         for device in entries(&sys.join("bus/pci/devices")) {
             // Class 3: display controllers.
             if read(&device.join("class")).is_some_and(|class| class.starts_with("0x03")) {
                 let driver = fs::read_link(device.join("driver")).ok();
                 let driver = driver.and_then(|link| Some(link.file_name()?.to_string_lossy().into_owned()));
-                facts.insert(format!("{}/driver", device.display()), driver.unwrap_or_default());
+                cards.insert(format!("{}/driver", device.display()), driver.unwrap_or_default());
                 paths.push(device.join("device"));
             }
         }
-        facts.extend(paths.into_iter().filter_map(|path| Some((path.display().to_string(), read(&path)?))));
-        facts
+        let content = |path: PathBuf| Some((path.display().to_string(), read(&path)?));
+        cards.extend(paths.into_iter().filter_map(content));
+        Facts { power: power.into_iter().filter_map(content).collect(), cards }
     }
 }
 
@@ -152,21 +175,21 @@ mod tests {
         let mut moved = || signs.moved(&mut trace, &mut facts);
         assert_eq!(moved(), None, "nothing happened");
         put("sys/kernel/uevent_seqnum", "103\n");
-        assert_eq!(moved(), Some(false), "a mouse");
+        assert_eq!(moved(), Some(Moved::Nothing), "a mouse");
         put("sys/class/power_supply/AC/online", "0\n");
         assert_eq!(moved(), None, "no event, no look");
         put("sys/kernel/uevent_seqnum", "104\n");
-        assert_eq!(moved(), Some(true), "the charger");
+        assert_eq!(moved(), Some(Moved::Power), "the charger");
         put("sys/bus/pci/devices/0000:01:00.0/class", "0x030000\n");
         put("sys/bus/pci/devices/0000:01:00.0/device", "0x2684\n");
         put("sys/kernel/uevent_seqnum", "110\n");
-        assert_eq!(moved(), Some(true), "a card");
+        assert_eq!(moved(), Some(Moved::Cards), "a card");
         std::os::unix::fs::symlink("../../drivers/nvidia", root.path().join("sys/bus/pci/devices/0000:01:00.0/driver"))
             .expect("linked");
         put("sys/kernel/uevent_seqnum", "111\n");
-        assert_eq!(moved(), Some(true), "its driver");
+        assert_eq!(moved(), Some(Moved::Cards), "its driver");
         put("usr/share/vulkan/icd.d/nvidia_icd.json", "{}");
-        assert_eq!(moved(), Some(true), "a Vulkan driver");
+        assert_eq!(moved(), Some(Moved::Cards), "a Vulkan driver");
         assert_eq!(moved(), None);
     }
 
@@ -185,7 +208,7 @@ mod tests {
         assert!(requests.try_recv().is_err());
         put(root.path(), "sys/class/power_supply/AC/type", "Mains\n");
         put(root.path(), "sys/kernel/uevent_seqnum", "2\n");
-        assert!(matches!(requests.recv().await, Some(SurveyRequest::Changed)));
+        assert!(matches!(requests.recv().await, Some(SurveyRequest::Changed { cards: false })));
         shutdown.cancel();
         task.await.expect("no panic");
     }

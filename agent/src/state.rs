@@ -54,9 +54,14 @@ impl Paths {
         self.root.join("inventory.json")
     }
 
-    /// The newest benchmark.
+    /// The newest benchmark, on mains where that was ever measured.
     pub fn benchmark(&self) -> PathBuf {
         self.root.join("benchmark.json")
+    }
+
+    /// The newest benchmark on battery.
+    pub fn battery_benchmark(&self) -> PathBuf {
+        self.root.join("benchmark_on_battery.json")
     }
 
     /// What the owner's programs took of memory in the last days.

@@ -17,9 +17,11 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::bench;
+use crate::bench::{self, power};
+use crate::measured::{self, Held};
 use crate::news::{is_news, use_is_news};
-use crate::probe::{self, Probe};
+use crate::probe::{Looker, Probe};
+use crate::roots::Roots;
 use crate::serving::Serving;
 use crate::state::Paths;
 
@@ -38,7 +40,10 @@ pub enum SurveyRequest {
     /// Look again, and tell what there is.
     Inventory,
     /// Something changed: look again, and tell what is news.
-    Changed,
+    Changed {
+        /// Whether cards or drivers did: then cards that sleep are woken to look at them.
+        cards: bool,
+    },
     /// Measure again. Joins one that runs, if that is as thorough.
     Benchmark {
         /// How thoroughly.
@@ -69,6 +74,8 @@ pub enum BenchUpdate {
 pub struct Surveyor {
     /// The state directory.
     pub paths: Paths,
+    /// Where the kernel shows this machine.
+    pub roots: Roots,
     /// The model store.
     pub store: PathBuf,
     /// How workers are started.
@@ -93,6 +100,8 @@ pub struct Surveyor {
     pub waiting: VecDeque<Asked>,
     /// When it may measure unasked again; at once at first.
     pub attempt_at: Option<Instant>,
+    /// What drivers said; nothing at first.
+    pub looker: Looker,
 }
 
 /// The newest stored inventory and benchmark.
@@ -117,7 +126,7 @@ impl Surveyor {
     }
 
     async fn serve(&mut self, requests: &mut mpsc::Receiver<SurveyRequest>) {
-        self.look(true).await;
+        self.look(true, true).await;
         let mut refresh = Instant::now() + REFRESH;
         loop {
             if let Some(asked) = self.waiting.pop_front() {
@@ -132,8 +141,8 @@ impl Surveyor {
             // Cancel-safe: a channel, a watch and a timer.
             tokio::select! {
                 request = requests.recv() => match request {
-                    Some(SurveyRequest::Inventory) => self.look(true).await,
-                    Some(SurveyRequest::Changed) => self.look(false).await,
+                    Some(SurveyRequest::Inventory) => self.look(true, true).await,
+                    Some(SurveyRequest::Changed { cards }) => self.look(false, cards).await,
                     Some(SurveyRequest::Benchmark { kind, updates }) => {
                         self.waiting.push_back(Asked { kind, listeners: updates.into_iter().collect() });
                     }
@@ -142,7 +151,7 @@ impl Surveyor {
                 Ok(()) = self.typical.changed() => self.note_typical(),
                 () = tokio::time::sleep_until(refresh) => {
                     refresh = Instant::now() + REFRESH;
-                    self.look(false).await;
+                    self.look(false, false).await;
                 }
             }
         }
@@ -160,11 +169,16 @@ impl Surveyor {
         }
     }
 
-    /// Looks at the machine; tells it if `asked` or if there is news.
-    async fn look(&mut self, asked: bool) {
-        let probe =
-            Probe { store: self.store.clone(), worker: self.worker.clone(), serving: self.serving.borrow().clone() };
-        let mut inventory = probe::collect(&probe).await;
+    /// Looks at the machine; tells it if `asked` or if there is news. Only with `wake` are drivers asked while a graphics card
+    /// sleeps.
+    async fn look(&mut self, asked: bool, wake: bool) {
+        let probe = Probe {
+            roots: self.roots.clone(),
+            store: self.store.clone(),
+            worker: self.worker.clone(),
+            serving: self.serving.borrow().clone(),
+        };
+        let mut inventory = self.looker.look(&probe, wake).await;
         inventory.failures.extend(self.failures.iter().cloned());
         inventory.hardware.typical = self.typical.borrow_and_update().as_deref().cloned();
         let old = self.inventory.borrow().clone();
@@ -182,7 +196,9 @@ impl Surveyor {
     fn benchmark_is_due(&self) -> bool {
         let inventory = self.inventory.borrow();
         let again = self.attempt_at.is_none_or(|at| Instant::now() >= at);
-        again && inventory.as_ref().is_some_and(|inventory| is_due(inventory, self.benchmark.borrow().as_deref()))
+        let benchmark = self.benchmark.borrow();
+        let due = inventory.as_ref().is_some_and(|inventory| is_due(inventory, benchmark.as_deref()));
+        again && (due || benchmark.as_deref().is_some_and(|benchmark| wants_mains(benchmark, &self.roots)))
     }
 
     /// Measures once, for all who ask for no more than this meanwhile.
@@ -195,6 +211,8 @@ impl Surveyor {
         let (steps, mut told) = mpsc::channel(16);
         let (worker, paths, volume, threads, quiet) =
             (self.worker.clone(), self.paths.clone(), self.store.clone(), self.threads, Arc::clone(&self.quiet));
+        let roots = self.roots.clone();
+        let prefers_mains = listeners.is_empty();
         let wait = if listeners.is_empty() { IDLE_WAIT } else { asked_wait(kind) };
         let work = async move {
             let _quiet = quiet.lock().await;
@@ -204,11 +222,13 @@ impl Surveyor {
             let job = bench::Job {
                 worker: &worker,
                 scratch: &paths.scratch(),
+                roots: &roots,
                 store: &volume,
                 threads,
                 kind,
                 hardware_fingerprint: fingerprint,
                 drivers,
+                prefers_mains,
                 wait,
             };
             measure(&paths, job, progress).await
@@ -237,18 +257,20 @@ impl Surveyor {
                             self.waiting.push_back(Asked { kind: also, listeners: updates });
                         }
                     }
-                    Some(SurveyRequest::Inventory) => look = Some(true),
-                    Some(SurveyRequest::Changed) => look = look.or(Some(false)),
+                    Some(SurveyRequest::Inventory) => look = Some((true, true)),
+                    Some(SurveyRequest::Changed { cards }) => {
+                        let (asked, wake) = look.unwrap_or_default();
+                        look = Some((asked, wake || cards));
+                    }
                     None => return,
                 },
             }
         };
         let end = match result {
-            Ok(benchmark) => {
+            Ok((benchmark, held)) => {
                 tracing::info!(ms = benchmark.took_ms, points = benchmark.points.len(), "benchmark done");
-                let benchmark = Arc::new(benchmark);
-                self.benchmark.send_replace(Some(Arc::clone(&benchmark)));
-                BenchUpdate::Done(benchmark)
+                self.benchmark.send_replace(held.main.map(Arc::new));
+                BenchUpdate::Done(Arc::new(benchmark))
             }
             Err(error) => {
                 let reason = crate::error_chain(&error);
@@ -259,8 +281,8 @@ impl Surveyor {
         for listener in listeners {
             let _ = listener.send(end.clone()).await;
         }
-        if let Some(asked) = look {
-            self.look(asked).await;
+        if let Some((asked, wake)) = look {
+            self.look(asked, wake).await;
         }
     }
 }
@@ -310,12 +332,18 @@ pub fn is_due(inventory: &Inventory, benchmark: Option<&Benchmark>) -> bool {
     })
 }
 
+/// Whether it was measured on battery, for want of anything better, and mains power is there now. By the same look at the
+/// power supplies as the benchmark's own: a charger that is too weak would have it measured for ever.
+pub fn wants_mains(benchmark: &Benchmark, roots: &Roots) -> bool {
+    measured::is_on_battery(benchmark) && power::on_mains(&roots.sys) == Some(true)
+}
+
 /// How long a benchmark that somebody asked for waits until the desk is idle.
 pub fn asked_wait(kind: BenchmarkKind) -> Duration {
     if kind == BenchmarkKind::Quick { IDLE_WAIT_QUICK } else { IDLE_WAIT_ASKED }
 }
 
-/// Measures this machine and stores the result; one that was cut off does not replace a whole one of the same hardware.
+/// Measures this machine and keeps the result: as it came, and all that is kept now.
 ///
 /// # Errors
 /// The engine worker failed, or the desk was needed before anything was measured.
@@ -323,21 +351,11 @@ pub async fn measure(
     paths: &Paths,
     job: bench::Job<'_>,
     progress: impl FnMut(String, f32) + Send,
-) -> Result<Benchmark, WorkerError> {
-    let benchmark = bench::measure(job, progress).await?;
-    let whole = |benchmark: &Benchmark| benchmark.conditions.stopped_by.is_none();
-    let known: Option<Benchmark> = read(&paths.benchmark());
-    let better = known.is_some_and(|known| {
-        let same = |field: fn(&Benchmark) -> &str| field(&known) == field(&benchmark);
-        whole(&known) && !whole(&benchmark) && same(|b| &b.hardware_fingerprint) && same(|b| &b.engine_build)
-    });
-    if !better {
-        store(&paths.benchmark(), &benchmark);
-    }
-    Ok(benchmark)
+) -> Result<(Benchmark, Held), WorkerError> {
+    Ok(measured::store(paths, bench::measure(job, progress).await?))
 }
 
-fn store<T: serde::Serialize>(path: &std::path::Path, value: &T) {
+pub(crate) fn store<T: serde::Serialize>(path: &std::path::Path, value: &T) {
     let json = serde_json::to_vec_pretty(value).expect("plain data serializes");
     if let Err(error) = write_atomic(path, &json) {
         tracing::warn!(path = %path.display(), %error, "cannot be stored");
@@ -406,6 +424,7 @@ mod tests {
                 ..Conditions::default()
             },
             parts: vec![],
+            on_battery: vec![],
         }
     }
 
@@ -430,6 +449,7 @@ mod tests {
         let (inventory, inventories) = watch::channel(None);
         let surveyor = Surveyor {
             paths: Paths::new(folder),
+            roots: Roots::of_this_machine(),
             store: folder.to_owned(),
             // No such program: each benchmark fails, but only when it may begin.
             worker: WorkerCommand::new(folder.join("no-worker")),
@@ -443,6 +463,7 @@ mod tests {
             failures: vec![],
             waiting: VecDeque::new(),
             attempt_at: None,
+            looker: Looker::default(),
         };
         (surveyor, inventories)
     }

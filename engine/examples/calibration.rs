@@ -238,6 +238,7 @@ impl Run {
             points,
             conditions: Conditions::default(),
             parts: vec![],
+            on_battery: vec![],
         })
     }
 

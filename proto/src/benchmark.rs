@@ -24,6 +24,22 @@ pub struct Benchmark {
     /// Speeds of the parts, measured without llama.cpp.
     #[serde(default)]
     pub parts: Vec<PartRate>,
+    /// What battery power leaves of the speed, for each device; empty unless both were measured on this machine.
+    #[serde(default)]
+    pub on_battery: Vec<OnBattery>,
+}
+
+/// The speeds of a device on battery over those on mains, as medians over the points that both benchmarks have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OnBattery {
+    /// llama.cpp's name of the device.
+    pub device: String,
+    /// Of prefill; 1 where battery takes nothing.
+    pub prefill: f64,
+    /// Of decode.
+    pub decode: f64,
+    /// Points that both have.
+    pub points: u32,
 }
 
 open_enum! {
@@ -55,6 +71,9 @@ pub struct Conditions {
     pub drivers: Vec<String>,
     /// What ended it before its time, in words.
     pub stopped_by: Option<String>,
+    /// Whether the machine has a battery of its own.
+    #[serde(default)]
+    pub has_battery: Option<bool>,
 }
 
 open_enum! {

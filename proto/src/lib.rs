@@ -36,7 +36,9 @@ pub mod wire;
 pub use agent_status::AgentStatus;
 pub use audit::AuditEvent;
 pub use bench_order::{BenchOrder, BenchOrderState};
-pub use benchmark::{BenchModel, BenchPoint, Benchmark, BenchmarkKind, Conditions, PartQuantity, PartRate, Spread};
+pub use benchmark::{
+    BenchModel, BenchPoint, Benchmark, BenchmarkKind, Conditions, OnBattery, PartQuantity, PartRate, Spread,
+};
 pub use catalog::{Artifact, ArtifactSource, DeviceMemory, MemoryNeed, Model};
 pub use controller::{AdminRecord, CaFingerprint, ControllerStatus, PolicyRecord};
 pub use desired::{DesiredAssignment, DesiredState, EngineSettings, FlashAttention, KvType, Prediction};

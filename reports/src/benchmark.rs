@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_proto::{BenchPoint, Benchmark, Conditions, PartQuantity, PartRate, Spread};
+use muster_proto::{BenchPoint, Benchmark, BenchmarkKind, Conditions, OnBattery, PartQuantity, PartRate, Spread};
 
 use crate::age::{date, span};
 use crate::layout::{Grid, count, plain, sentence, toned};
@@ -11,8 +11,16 @@ use crate::style::{Style, Tone};
 /// What was measured of each device: parts, then every point as median ± median absolute deviation; then what is to be known
 /// of the measuring itself.
 pub fn benchmark_table(benchmark: &Benchmark, style: &Style) -> String {
-    let Benchmark { measured_at, took_ms, engine_build, hardware_fingerprint: _, points, conditions, parts } =
-        benchmark;
+    let Benchmark {
+        measured_at,
+        took_ms,
+        engine_build,
+        hardware_fingerprint: _,
+        points,
+        conditions,
+        parts,
+        on_battery: _,
+    } = benchmark;
     if points.is_empty() && parts.is_empty() {
         return sentence("nothing was measured: run `muster-agent bench`", Tone::Quiet, style);
     }
@@ -37,6 +45,9 @@ pub fn benchmark_table(benchmark: &Benchmark, style: &Style) -> String {
     page.push_str(&sentence(note, Tone::Quiet, style));
     for (text, tone) in remarks(conditions) {
         page.push_str(&sentence(text, tone, style));
+    }
+    for text in battery_words(benchmark) {
+        page.push_str(&sentence(text, Tone::Plain, style));
     }
     page
 }
@@ -87,7 +98,8 @@ fn parts_table(parts: &[PartRate], style: &Style) -> String {
 
 /// What takes from the figures' worth, or is to be known beside them.
 fn remarks(conditions: &Conditions) -> Vec<(String, Tone)> {
-    let Conditions { kind: _, other_load, idle, on_mains, temperature_celsius, drivers, stopped_by } = conditions;
+    let Conditions { kind: _, other_load, idle, on_mains, temperature_celsius, drivers, stopped_by, has_battery: _ } =
+        conditions;
     let mut remarks = Vec::new();
     if let Some(reason) = stopped_by {
         remarks.push((format!("not complete: it stopped because {reason}"), Tone::Waiting));
@@ -105,6 +117,25 @@ fn remarks(conditions: &Conditions) -> Vec<(String, Tone)> {
         remarks.push((facts.join(", "), Tone::Quiet));
     }
     remarks
+}
+
+/// What battery power takes, a sentence for each device; after a thorough benchmark of a laptop also how to find that out.
+pub(crate) fn battery_words(benchmark: &Benchmark) -> Vec<String> {
+    let Conditions { kind, on_mains, stopped_by, has_battery, .. } = &benchmark.conditions;
+    let ratios = benchmark.on_battery.iter().map(|OnBattery { device, prefill, decode, points }| {
+        let points = count(*points as usize, "point", "points");
+        format!("on battery, {device}: decode {decode:.2}×, prefill {prefill:.2}× of mains ({points})")
+    });
+    let ratios: Vec<String> = ratios.collect();
+    if !ratios.is_empty() || *kind != Some(BenchmarkKind::Full) || stopped_by.is_some() {
+        return ratios;
+    }
+    let how = match (has_battery, on_mains) {
+        (_, Some(false)) => "plug the charger in",
+        (Some(true), Some(true)) => "pull the charger",
+        _ => return ratios,
+    };
+    vec![format!("to compare mains with battery, {how} and run `muster-agent bench --full` again")]
 }
 
 /// `1250 ± 9 tok/s`: the deviation with as many decimals as the median.
@@ -138,5 +169,28 @@ mod tests {
         assert!(said(stopped).contains("not complete: it stopped because the battery took over"));
         let battery = Conditions { on_mains: Some(false), drivers: vec!["radv 25".into()], ..Conditions::default() };
         assert_eq!(said(battery), "measured on battery; radv 25");
+    }
+
+    #[test]
+    fn what_battery_takes_is_said_or_how_to_find_out() {
+        let benchmark = |kind, on_mains, has_battery, on_battery: Vec<OnBattery>| Benchmark {
+            measured_at: muster_proto::Timestamp::from_unix_millis(0),
+            took_ms: 1,
+            engine_build: String::new(),
+            hardware_fingerprint: String::new(),
+            points: vec![],
+            conditions: Conditions { kind: Some(kind), on_mains: Some(on_mains), has_battery, ..Conditions::default() },
+            parts: vec![],
+            on_battery,
+        };
+        let cpu = OnBattery { device: "CPU".into(), prefill: 0.55, decode: 0.621, points: 3 };
+        let compared = benchmark(BenchmarkKind::Quick, false, Some(true), vec![cpu]);
+        assert_eq!(battery_words(&compared), ["on battery, CPU: decode 0.62×, prefill 0.55× of mains (3 points)"]);
+        let asks =
+            |on_mains, has_battery| battery_words(&benchmark(BenchmarkKind::Full, on_mains, has_battery, vec![]));
+        assert!(asks(true, Some(true))[0].contains("pull the charger and run"));
+        assert!(asks(false, Some(true))[0].contains("plug the charger in and run"));
+        assert_eq!(asks(true, Some(false)), Vec::<String>::new(), "a desktop");
+        assert_eq!(battery_words(&benchmark(BenchmarkKind::Standard, true, Some(true), vec![])), Vec::<String>::new());
     }
 }

@@ -6,7 +6,7 @@
  *   device · slice           begins a card, a MIG slice of the last card; what follows is its
  *   name TEXT · uuid TEXT · bus TEXT · pci NUMBER · memory TOTAL FREE USED · capability MAJOR MINOR
  *   pcie GENERATION WIDTH GENERATION_MAX WIDTH_MAX · power MILLIWATTS · temperature CELSIUS · throttle BITS · ecc 0|1 · mig 0|1
- *   compute PID BYTES · graphics PID BYTES
+ *   compute PID BYTES · graphics PID BYTES · busy PERCENT · works PID PERCENT
  *   error FUNCTION CODE      of this card; FUNCTION is nvmlDeviceGetHandleByIndex_v2 for one that cannot be opened
  * Structures and codes are those of NVIDIA's nvml.h, as the crate nvml-wrapper-sys mirrors them.
  */
@@ -33,9 +33,9 @@ typedef struct Card {
     unsigned pci, pcie[4], power, temperature, ecc, mig;
     unsigned long long memory[3], throttle;
     int capability[2];
-    Process compute[MOST], graphics[MOST];
+    Process compute[MOST], graphics[MOST], works[MOST];
     Failure failures[MOST];
-    unsigned computes, graphicses, failed, slices;
+    unsigned computes, graphicses, workers, busy, failed, slices;
     struct Card *slice[MOST];
 } Card;
 
@@ -85,6 +85,11 @@ static void statement(Card *card, const char *word, const char *rest) {
         sscanf(rest, "%u %llu", &process->pid, &process->bytes);
     } else if (!strcmp(word, "graphics") && card->graphicses < MOST) {
         Process *process = &card->graphics[card->graphicses++];
+        sscanf(rest, "%u %llu", &process->pid, &process->bytes);
+    } else if (!strcmp(word, "busy")) {
+        card->busy = (unsigned)atoi(rest);
+    } else if (!strcmp(word, "works") && card->workers < MOST) {
+        Process *process = &card->works[card->workers++];
         sscanf(rest, "%u %llu", &process->pid, &process->bytes);
     } else if (!strcmp(word, "error") && card->failed < MOST && sscanf(rest, "%95s %d", function, &code) == 2) {
         Failure *failure = &card->failures[card->failed++];
@@ -273,4 +278,28 @@ int nvmlDeviceGetComputeRunningProcesses_v3(const Card *card, unsigned *count, P
 int nvmlDeviceGetGraphicsRunningProcesses_v3(const Card *card, unsigned *count, Process *into) {
     CHECK(card);
     return processes(card->graphics, card->graphicses, count, into);
+}
+
+int nvmlDeviceGetUtilizationRates(const Card *card, unsigned percent[2]) {
+    CHECK(card);
+    percent[0] = card->busy;
+    percent[1] = 0;
+    return 0;
+}
+
+typedef struct {
+    unsigned pid;
+    unsigned long long moment;
+    unsigned multiprocessors, memory, encoder, decoder;
+} Sample;
+
+int nvmlDeviceGetProcessUtilization(const Card *card, Sample *into, unsigned *count, unsigned long long since) {
+    CHECK(card);
+    unsigned room = *count;
+    *count = card->workers;
+    if (!card->workers) return NOT_FOUND;
+    if (!into || room < card->workers) return TOO_SMALL;
+    for (unsigned index = 0; index < card->workers; index++)
+        into[index] = (Sample){card->works[index].pid, since + 1, (unsigned)card->works[index].bytes, 0, 0, 0};
+    return 0;
 }

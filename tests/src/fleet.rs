@@ -284,5 +284,6 @@ fn benchmark(inventory: &Inventory, chance: &mut Chance) -> Benchmark {
         points,
         conditions: Conditions::default(),
         parts: vec![],
+        on_battery: vec![],
     }
 }

@@ -20,6 +20,7 @@ mod metrics;
 mod process;
 mod proxy;
 mod relay;
+mod surroundings;
 mod wait;
 
 pub use agent::{Agent, copy_folder};
@@ -35,4 +36,5 @@ pub use metrics::Metrics;
 pub use process::{Process, Said, children, say, try_say};
 pub use proxy::ConnectProxy;
 pub use relay::Relay;
+pub use surroundings::Surroundings;
 pub use wait::{PATIENCE, try_wait_for, wait_for};

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-/// Where Linux lists sensors.
-pub const SYSTEM: &str = "/sys/class/hwmon";
+use crate::probe::sleep;
+
 /// So many degrees below critical are too hot to go on.
 const MARGIN: f64 = 10.0;
 /// Critical where a sensor does not say: what most processors are built for.
@@ -27,10 +27,14 @@ impl Heat {
     }
 }
 
-/// Reads all sensors; `None` without one.
-pub fn read(sensors: &Path) -> Option<Heat> {
+/// Reads all sensors below `/sys`; `None` without one. Those of a device that sleeps are left alone: some drivers wake it to
+/// ask, and it is not hot.
+pub fn read(sys: &Path) -> Option<Heat> {
     let mut all: Option<Heat> = None;
-    for device in std::fs::read_dir(sensors).ok()?.flatten() {
+    for device in std::fs::read_dir(sys.join("class/hwmon")).ok()?.flatten() {
+        if sleep::is_asleep(&device.path().join("device")) {
+            continue;
+        }
         for entry in std::fs::read_dir(device.path()).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let Some(sensor) = name.to_str().and_then(|name| name.strip_suffix("_input")) else { continue };
@@ -64,7 +68,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary directory");
         assert_eq!(read(folder.path()), None);
         let file = |device: &str, name: &str, text: &str| {
-            let device = folder.path().join(device);
+            let device = folder.path().join("class/hwmon").join(device);
             std::fs::create_dir_all(&device).expect("created");
             std::fs::write(device.join(name), text).expect("written");
         };
@@ -76,6 +80,10 @@ mod tests {
         let heat = read(folder.path()).expect("two sensors");
         assert!((heat.hottest - 71.0).abs() < 1e-9 && (heat.below_critical - 18.8).abs() < 1e-9);
         assert!(!heat.is_too_much());
+        // It is asleep, and this figure is of before.
+        file("hwmon2", "temp1_input", "99000\n");
+        file("hwmon2/device/power", "runtime_status", "suspended\n");
+        assert_eq!(read(folder.path()), Some(heat));
         file("hwmon1", "temp2_input", "78000\n");
         assert!(read(folder.path()).expect("two sensors").is_too_much());
     }

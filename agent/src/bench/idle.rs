@@ -1,15 +1,19 @@
-//! How busy others keep a machine: processor time that is not this program's own, and GPUs.
+//! How busy others keep a machine: processor time that is not this program's own, and graphics cards.
 //!
 //! It does not know what a benchmark is. Entry points: [`Load`] and [`wait`].
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use super::Job;
+use super::others::Others;
 
 /// Others may take so much of one core on an idle machine, and so much more of each core it has: what daemons take.
 const OF_A_CORE: f64 = 0.1;
 /// See [`OF_A_CORE`].
 const OF_EACH_CORE: f64 = 0.01;
 /// A GPU that is busier than this is in use.
-const GPU_BUSY_PERCENT: u32 = 10;
+pub const GPU_BUSY: f64 = 0.1;
 /// Over what a load is taken while waiting.
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -25,8 +29,10 @@ struct Ticks {
 }
 
 /// Watches what others take.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Load {
+    /// `/proc`.
+    proc: PathBuf,
     last: Option<Ticks>,
     /// Own time of children that are gone by now.
     gone: u64,
@@ -34,23 +40,32 @@ pub struct Load {
 }
 
 impl Load {
+    /// Nothing was seen yet.
+    pub fn new(proc: &Path) -> Self {
+        Self { proc: proc.to_owned(), last: None, gone: 0, child: None }
+    }
+
     /// What others took since the last call, in cores (1.5: one and a half); `None` at the first call and where the system
     /// says nothing. `child` is a process of our own.
     pub fn since_last(&mut self, child: Option<u32>) -> Option<f64> {
         let now = self.read(child)?;
-        let last = self.last.replace(now)?;
+        let Some(last) = self.last else {
+            self.last = Some(now);
+            return None;
+        };
         let all = now.all.saturating_sub(last.all);
         if all == 0 {
             return None;
         }
+        self.last = Some(now);
         let own = now.own.saturating_sub(last.own);
         let others = now.busy.saturating_sub(last.busy).saturating_sub(own);
         Some(others as f64 / all as f64 * cores())
     }
 
     fn read(&mut self, child: Option<u32>) -> Option<Ticks> {
-        let (all, busy) = parse_system(&std::fs::read_to_string("/proc/stat").ok()?)?;
-        let time = |pid: &str| parse_process(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
+        let (all, busy) = parse_system(&std::fs::read_to_string(self.proc.join("stat")).ok()?)?;
+        let time = |pid: &str| parse_process(&std::fs::read_to_string(self.proc.join(pid).join("stat")).ok()?);
         if let Some((pid, ticks)) = self.child
             && child != Some(pid)
         {
@@ -77,10 +92,13 @@ pub fn allowed() -> f64 {
     OF_A_CORE + OF_EACH_CORE * cores()
 }
 
-/// Waits until nobody else uses the machine, on mains power, at most so long. Says whether it is idle; `None` where the system
+/// Waits until nobody else uses the machine, on mains power where the job prefers that, for as long as the job may. Says whether it is idle; `None` where the system
 /// says nothing of others.
-pub async fn wait(at_most: Duration, mut tell: impl FnMut(String)) -> Option<bool> {
-    let mut load = Load::default();
+pub async fn wait(gpus: &mut Others, job: &Job<'_>, mut tell: impl FnMut(String)) -> Option<bool> {
+    let Job { roots, wait: at_most, prefers_mains, .. } = job;
+    // Before anything is counted: NVIDIA's library takes its time to begin.
+    gpus.known().await;
+    let mut load = Load::new(&roots.proc);
     load.since_last(None);
     let start = Instant::now();
     // The first look is short, so that an idle desk is measured at once.
@@ -88,33 +106,30 @@ pub async fn wait(at_most: Duration, mut tell: impl FnMut(String)) -> Option<boo
     loop {
         tokio::time::sleep(window).await;
         window = WINDOW;
-        let others = load.since_last(None)?;
+        let Some(others) = load.since_last(None) else {
+            // A kernel that counts nothing, or whose clock has not moved yet.
+            if load.last.is_none() || start.elapsed() > *at_most {
+                return None;
+            }
+            continue;
+        };
+        let gpu_in_use = gpus.before().is_some_and(|share| share > GPU_BUSY);
         let busy = if others > allowed() {
             Some(format!("other programs take {:.0} % of a core", others * 100.0))
-        } else if super::power::on_mains(std::path::Path::new(super::power::SYSTEM)) == Some(false) {
+        } else if *prefers_mains && super::power::on_mains(&roots.sys) == Some(false) {
             Some("on battery".to_owned())
-        } else if gpu_in_use() {
+        } else if gpu_in_use {
             Some("a GPU is in use".to_owned())
         } else {
             None
         };
         let Some(busy) = busy else { return Some(true) };
-        if start.elapsed() + window > at_most {
+        if start.elapsed() + window > *at_most {
             // On battery the figures are still the machine's own: conditions say which power it had.
-            return Some(others <= allowed() && !gpu_in_use());
+            return Some(others <= allowed() && !gpu_in_use);
         }
         tell(format!("waiting until the desk is idle: {busy}"));
     }
-}
-
-/// Whether a GPU computes for somebody, where a file says so (amdgpu's `gpu_busy_percent`).
-fn gpu_in_use() -> bool {
-    std::fs::read_dir("/sys/class/drm").into_iter().flatten().flatten().any(|card| {
-        std::fs::read_to_string(card.path().join("device/gpu_busy_percent"))
-            .ok()
-            .and_then(|text| text.trim().parse::<u32>().ok())
-            .is_some_and(|percent| percent > GPU_BUSY_PERCENT)
-    })
 }
 
 /// All and busy ticks of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal (proc(5)). Time of guests is
@@ -150,7 +165,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn own_time_is_not_others() {
-        let mut load = Load::default();
+        let mut load = Load::new(Path::new("/proc"));
         assert_eq!(load.since_last(None), None);
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(200) {

@@ -5,12 +5,15 @@
 //! benchmark is due, nor where it is kept. Entry point: [`measure`].
 
 mod disk;
+mod fdinfo;
 mod gpu;
+mod gpu_use;
 mod heat;
 mod idle;
 mod memory;
+mod others;
 pub mod parts;
-mod power;
+pub(crate) mod power;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -18,13 +21,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use muster_engine::worker::{self, BenchEvent, BenchRequest, WorkerCommand, WorkerError};
-use muster_proto::{BenchPoint, Benchmark, BenchmarkKind, Conditions, PartQuantity, PartRate, Spread};
+use muster_proto::{BenchPoint, Benchmark, BenchmarkKind, Conditions, Device, PartQuantity, PartRate, Spread};
 
 use crate::clock;
+use crate::roots::Roots;
+use others::Others;
 use watch::Watch;
 
 /// Lowest priority: the scheduler gives it what nobody else wants. On an idle desk that is everything.
 const NICENESS: i32 = 19;
+
+/// Attempts to remove a folder in which something appears meanwhile.
+const REMOVALS: usize = 10;
 
 /// After so many times its budget a benchmark that has a point ends.
 const LATE: f64 = 1.25;
@@ -65,6 +73,8 @@ pub struct Job<'a> {
     pub worker: &'a WorkerCommand,
     /// Where models are made, and removed afterwards.
     pub scratch: &'a Path,
+    /// Where the kernel says who uses the desk, what powers it and how hot it is.
+    pub roots: &'a Roots,
     /// A folder on the volume of the model store.
     pub store: &'a Path,
     /// CPU threads; `None` takes all physical cores.
@@ -75,6 +85,8 @@ pub struct Job<'a> {
     pub hardware_fingerprint: String,
     /// Drivers of its GPUs, as the inventory has them.
     pub drivers: Vec<String>,
+    /// Whether to wait for mains power too: nobody asked for figures on battery.
+    pub prefers_mains: bool,
     /// How long to wait for the desk to become idle; then it is measured anyway, and the result says so.
     pub wait: Duration,
 }
@@ -97,22 +109,28 @@ pub async fn measure(job: Job<'_>, mut progress: impl FnMut(String, f32) + Send)
     std::fs::create_dir_all(job.scratch)
         .map_err(|error| refused(format!("cannot create {}: {error}", job.scratch.display())))?;
     let scratch = RemovedAfterwards(job.scratch.to_owned());
-    let on_mains_before = power::on_mains(Path::new(power::SYSTEM));
-    let idle = idle::wait(job.wait, |step| progress(step, 0.0)).await;
+    let on_mains_before = power::on_mains(&job.roots.sys);
+    // Before others are watched: what it takes is not theirs.
+    let devices = worker::devices(job.worker).await.unwrap_or_default();
+    let mut others = Others::start(job.roots, &job.worker.program);
+    let idle = idle::wait(&mut others, &job, |step| progress(step, 0.0)).await;
     let (measured_at, began) = (clock::now(), Instant::now());
-    let mut watch = Watch::start(idle, on_mains_before, job.kind != BenchmarkKind::Quick);
+    let mut watch = Watch::start(job.roots, others, idle, on_mains_before, job.kind != BenchmarkKind::Quick);
     let mut found = Found::default();
     let pid = watch.worker_pid();
     let ran = {
-        let work = run(&job, &mut found, &pid, &mut progress);
+        let work = run(&job, &devices, &mut found, &pid, &mut progress);
         // Whichever ends first: dropping the other kills its child at once. Only what was told by then is kept.
         tokio::select! {
             ended = work => Some(ended),
             () = watch.until_needed() => None,
         }
     };
-    drop(scratch);
     let stopped_by = watch.stopped_by();
+    if let Some(reason) = &stopped_by {
+        tracing::info!(reason, "the desk is needed: the benchmark stops");
+    }
+    drop(scratch);
     match ran {
         Some(Err(error)) if found.points.is_empty() => return Err(error),
         None if found.points.is_empty() && found.parts.is_empty() => {
@@ -139,9 +157,11 @@ pub async fn measure(job: Job<'_>, mut progress: impl FnMut(String, f32) + Send)
             on_mains: on_mains_before,
             temperature_celsius: watch.hottest(),
             drivers: job.drivers,
+            has_battery: power::has_battery(&job.roots.sys),
             stopped_by: stopped_by.or(failed).or(late),
         },
         parts: found.parts,
+        on_battery: Vec::new(),
     })
 }
 
@@ -150,21 +170,27 @@ struct RemovedAfterwards(PathBuf);
 
 impl Drop for RemovedAfterwards {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        // A worker that was killed a moment ago may still end the call that makes a file.
+        for _ in 0..REMOVALS {
+            match std::fs::remove_dir_all(&self.0) {
+                Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {}
+                _ => return,
+            }
+        }
     }
 }
 
 async fn run(
     job: &Job<'_>,
+    devices: &[Device],
     found: &mut Found,
     pid: &watch::WorkerPid,
     progress: &mut (impl FnMut(String, f32) + Send),
 ) -> Result<(), WorkerError> {
     let budget = Budget::of(job.kind);
-    let devices = worker::devices(job.worker).await.unwrap_or_default();
     for (part, time) in [(parts::Part::Host, budget.host), (parts::Part::Gpu, budget.gpu)] {
         progress(part.words().into(), 0.0);
-        let request = parts::Request::new(part, job, time, &devices);
+        let request = parts::Request::new(part, job, time, devices);
         let deadline = time + parts::GRACE;
         parts::run(&job.worker.program, &request, deadline, pid, |answer| match answer {
             parts::Answer::Rate(rate) => found.parts.push(rate),

@@ -1,17 +1,23 @@
 //! [`Watch`]: looks after the desk while it is measured, and says when to stop.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::idle::{self, Load};
+use super::others::Others;
 use super::{heat, power};
+use crate::roots::Roots;
 
-/// How often it looks: two looks and the end of a child are within a second.
-const PERIOD: Duration = Duration::from_millis(400);
-/// Others that take so much of a core in two looks are the owner at work.
+/// How often it looks. An owner who begins within a period is seen from the next one on at the latest: four of them and the
+/// end of a child are within a second.
+const PERIOD: Duration = Duration::from_millis(150);
+/// So many looks in a row make it certain, so that a daemon's half second of work does not end minutes of measuring.
+const LOOKS: usize = 3;
+/// Others that take so much of a core in each of them are the owner at work.
 const OWNER_AT_WORK: f64 = 0.5;
+/// The same for a graphics card: more than a desktop's picture takes of it, less than a game, a film or a drawing program.
+const OWNER_AT_GPU: f64 = 0.25;
 
 /// The child that measures at the moment.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +37,7 @@ impl WorkerPid {
 /// What was seen while measuring.
 #[derive(Debug)]
 pub struct Watch {
+    roots: Roots,
     /// As it was before; a desk that was busy then is not left because it is busy.
     idle: Option<bool>,
     /// Whether it makes room for others.
@@ -38,18 +45,35 @@ pub struct Watch {
     on_mains: Option<bool>,
     pid: WorkerPid,
     load: Load,
+    gpus: Others,
+    /// Processes that measured.
+    own: Vec<u32>,
     others: Vec<f64>,
+    gpu_shares: Vec<f64>,
     hottest: Option<f64>,
     stopped_by: Option<String>,
 }
 
 impl Watch {
     /// Begins, with what was found before. `yields`: it makes room for others; a few seconds that somebody waits for do not.
-    pub fn start(idle: Option<bool>, on_mains: Option<bool>, yields: bool) -> Self {
-        let mut load = Load::default();
+    pub fn start(roots: &Roots, gpus: Others, idle: Option<bool>, on_mains: Option<bool>, yields: bool) -> Self {
+        let mut load = Load::new(&roots.proc);
         load.since_last(None);
         let pid = WorkerPid::default();
-        Self { idle, yields, on_mains, pid, load, others: Vec::new(), hottest: None, stopped_by: None }
+        Self {
+            roots: roots.clone(),
+            idle,
+            yields,
+            on_mains,
+            pid,
+            load,
+            gpus,
+            own: vec![std::process::id()],
+            others: Vec::new(),
+            gpu_shares: Vec::new(),
+            hottest: None,
+            stopped_by: None,
+        }
     }
 
     /// To tell which child measures.
@@ -62,16 +86,19 @@ impl Watch {
     pub async fn until_needed(&mut self) {
         loop {
             tokio::time::sleep(PERIOD).await;
-            if let Some(others) = self.load.since_last(self.pid.get()) {
+            let pid = self.pid.get();
+            if let Some(others) = self.load.since_last(pid) {
                 self.others.push(others);
             }
-            let heat = heat::read(Path::new(heat::SYSTEM));
+            self.own.extend(pid.filter(|pid| !self.own.contains(pid)));
+            self.gpu_shares.extend(self.gpus.beside(&self.own));
+            let heat = heat::read(&self.roots.sys);
             if let Some(heat) = heat {
                 self.hottest = Some(self.hottest.map_or(heat.hottest, |hottest| hottest.max(heat.hottest)));
             }
-            let on_mains = power::on_mains(Path::new(power::SYSTEM));
-            self.stopped_by =
-                reason(self.idle == Some(true) && self.yields, &self.others, self.on_mains, on_mains, heat);
+            let on_mains = power::on_mains(&self.roots.sys);
+            let yields = self.idle == Some(true) && self.yields;
+            self.stopped_by = reason(yields, &self.others, &self.gpu_shares, self.on_mains, on_mains, heat);
             if self.stopped_by.is_some() {
                 return;
             }
@@ -94,6 +121,9 @@ impl Watch {
         let mut others = self.others.clone();
         others.sort_by(f64::total_cmp);
         let quiet = others.get(others.len() / 2).is_none_or(|median| *median <= idle::allowed());
+        let mut shares = self.gpu_shares.clone();
+        shares.sort_by(f64::total_cmp);
+        let quiet = quiet && shares.get(shares.len() / 2).is_none_or(|median| *median <= idle::GPU_BUSY);
         Some(self.idle? && quiet && self.stopped_by.is_none())
     }
 
@@ -107,6 +137,7 @@ impl Watch {
 fn reason(
     yields: bool,
     others: &[f64],
+    gpus: &[f64],
     mains_before: Option<bool>,
     mains: Option<bool>,
     heat: Option<heat::Heat>,
@@ -114,17 +145,22 @@ fn reason(
     if mains_before == Some(true) && mains == Some(false) {
         return Some("the battery took over".into());
     }
+    if mains_before == Some(false) && mains == Some(true) {
+        return Some("mains power came back, and figures of both would say nothing".into());
+    }
     if let Some(heat) = heat.filter(|heat| heat.is_too_much()) {
         let distance = heat.below_critical;
         return Some(format!("a sensor is {distance:.0} °C below critical, the hottest at {:.0} °C", heat.hottest));
     }
-    // Twice, so that a daemon's second of work does not end minutes of measuring.
-    match others {
-        [.., before, now] if yields && before.min(*now) > OWNER_AT_WORK => {
-            Some(format!("other programs began to work: {:.0} % of a core", now * 100.0))
-        }
-        _ => None,
-    }
+    let at_work = |seen: &[f64], least: f64| {
+        let newest = seen.last_chunk::<LOOKS>().filter(|newest| yields && newest.iter().all(|share| *share > least));
+        newest.map(|newest| newest[LOOKS - 1] * 100.0)
+    };
+    let cores =
+        at_work(others, OWNER_AT_WORK).map(|share| format!("other programs began to work: {share:.0} % of a core"));
+    cores.or_else(|| {
+        at_work(gpus, OWNER_AT_GPU).map(|share| format!("other programs began to use a GPU: {share:.0} % of it"))
+    })
 }
 
 #[cfg(test)]
@@ -134,19 +170,32 @@ mod tests {
     #[test]
     fn it_stops_for_the_owner_the_battery_and_the_heat_alone() {
         let cool = Some(heat::Heat { hottest: 60.0, below_critical: 40.0 });
-        let stops = |yields, others: &[f64], mains, heat| reason(yields, others, Some(true), mains, heat);
-        assert_eq!(stops(true, &[0.0, 0.9], Some(true), cool), None);
-        assert!(stops(true, &[0.8, 0.9], Some(true), cool).expect("owner").contains("other programs"));
-        assert_eq!(stops(false, &[0.8, 0.9], Some(true), cool), None);
+        let stops = |yields, others: &[f64], mains, heat| reason(yields, others, &[], Some(true), mains, heat);
+        assert_eq!(stops(true, &[0.9, 0.9], Some(true), cool), None);
+        assert_eq!(stops(true, &[0.9, 0.1, 0.9], Some(true), cool), None, "a daemon");
+        assert!(stops(true, &[0.0, 0.8, 0.8, 0.9], Some(true), cool).expect("owner").contains("other programs"));
+        assert_eq!(stops(false, &[0.8, 0.8, 0.9], Some(true), cool), None);
         assert_eq!(stops(true, &[], Some(false), cool).as_deref(), Some("the battery took over"));
-        assert_eq!(reason(true, &[], Some(false), Some(false), None), None);
+        assert_eq!(reason(true, &[], &[], Some(false), Some(false), None), None);
+        assert!(
+            reason(true, &[], &[], Some(false), Some(true), None).expect("mixed").contains("mains power came back")
+        );
+        let gpu = |yields, shares: &[f64]| reason(yields, &[], shares, None, None, None);
+        assert_eq!(gpu(true, &[0.9, 0.9, 0.1, 0.9, 0.9]), None);
+        assert_eq!(gpu(false, &[0.9, 0.9, 0.9]), None);
+        assert!(gpu(true, &[0.3, 0.5, 0.8]).expect("a game").contains("use a GPU: 80 %"));
         let hot = Some(heat::Heat { hottest: 95.0, below_critical: 5.0 });
         assert!(stops(false, &[], None, hot).expect("hot").contains("5 °C below critical"));
     }
 
-    #[test]
-    fn a_busy_neighbour_makes_it_not_idle() {
-        let mut watch = Watch::start(Some(true), None, true);
+    #[tokio::test]
+    async fn a_busy_neighbour_makes_it_not_idle() {
+        let roots = Roots::of_this_machine();
+        let gpus = Others::start(&roots, std::path::Path::new("no-such-program"));
+        let mut watch = Watch::start(&roots, gpus, Some(true), None, true);
+        watch.gpu_shares = vec![0.0, 0.4, 0.4];
+        assert_eq!(watch.was_idle(), Some(false));
+        watch.gpu_shares.clear();
         assert_eq!(watch.was_idle(), Some(true));
         watch.others = vec![0.0, 0.4, 0.4];
         assert_eq!(watch.was_idle(), Some(false));

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use muster_engine::host::atomic_file::write_atomic;
 use muster_engine::readiness;
-use muster_proto::{Benchmark, Inventory};
+use muster_proto::{Benchmark, BenchmarkKind, Inventory};
 use muster_reports::{audit_html, audit_table, benchmark_table, inventory_page};
 use serde_json::json;
 
 use super::args::AuditArgs;
 use super::bench::{self, Progress};
 use super::{Context, output};
+use crate::bench::power;
 use crate::config::Config;
 use crate::probe::{self, Probe};
+use crate::roots::Roots;
 use crate::survey;
 
 /// Looks at this machine, measures it where that was not done yet, judges the reference models, and shows all that.
@@ -24,7 +26,12 @@ pub async fn run(context: Context, args: AuditArgs) -> anyhow::Result<ExitCode> 
     let config = Config::new(paths, file)?;
     let progress = Progress::new();
     progress.at("looking at the hardware", 0.0);
-    let probe = Probe { store: bench::volume(&config), worker: config.worker.clone(), serving: Arc::default() };
+    let probe = Probe {
+        roots: Roots::of_this_machine(),
+        store: bench::volume(&config),
+        worker: config.worker.clone(),
+        serving: Arc::default(),
+    };
     let inventory = probe::collect(&probe).await;
     let (benchmark, not_measured) = match known(&config, &inventory, &args) {
         Some(benchmark) => (Some(benchmark), None),
@@ -34,7 +41,9 @@ pub async fn run(context: Context, args: AuditArgs) -> anyhow::Result<ExitCode> 
         },
     };
     progress.at("judging the reference models", 1.0);
-    let rows = readiness::table(&inventory, benchmark.as_deref());
+    // What was measured on battery is shown; what is predicted is for mains, where that was measured.
+    let kept = survey::stored(&config.paths).1.filter(|kept| !survey::is_due(&inventory, Some(kept)));
+    let rows = readiness::table(&inventory, kept.as_deref().or(benchmark.as_deref()));
     progress.done();
     if let Some(path) = &args.html {
         write_page(path, &audit_html(&inventory, benchmark.as_deref(), &rows))?;
@@ -68,7 +77,13 @@ fn known(config: &Config, inventory: &Inventory, args: &AuditArgs) -> Option<Arc
     let thoroughness = |measured: &Benchmark| measured.conditions.kind.map_or(0, survey::thoroughness);
     let enough = |measured: &Benchmark| thoroughness(measured) >= survey::thoroughness(args.kind());
     let whole = |measured: &Benchmark| measured.conditions.stopped_by.is_none();
-    benchmark.filter(|measured| !survey::is_due(inventory, Some(measured)) && enough(measured) && whole(measured))
+    let roots = Roots::of_this_machine();
+    // On battery a thorough audit is for what that takes.
+    let compares = args.kind() == BenchmarkKind::Full && power::on_mains(&roots.sys) == Some(false);
+    benchmark.filter(|measured| {
+        let current = !survey::is_due(inventory, Some(measured)) && !survey::wants_mains(measured, &roots);
+        current && enough(measured) && whole(measured) && (!compares || !measured.on_battery.is_empty())
+    })
 }
 
 fn write_page(path: &Path, page: &str) -> anyhow::Result<()> {

@@ -18,6 +18,7 @@ use super::status::no_agent;
 use crate::config::Config;
 use crate::control::{self, Reply, Request};
 use crate::probe::{self, Probe};
+use crate::roots::Roots;
 use crate::{bench, state, survey};
 
 /// Measures this desk and shows the result.
@@ -64,7 +65,9 @@ async fn alone(
     // The lock keeps an agent from starting its own benchmark meanwhile.
     let _state = StateDir::open(config.paths.root(), state::FORMAT)?;
     let store = volume(config);
-    let probe = Probe { store: store.clone(), worker: config.worker.clone(), serving: Arc::default() };
+    let roots = Roots::of_this_machine();
+    let probe =
+        Probe { roots: roots.clone(), store: store.clone(), worker: config.worker.clone(), serving: Arc::default() };
     let inventory = probe::collect(&probe).await;
     let drivers = survey::drivers(&inventory);
     let at = |step: String, fraction| progress.at(&step, fraction);
@@ -72,14 +75,16 @@ async fn alone(
     let job = bench::Job {
         worker: &config.worker,
         scratch: &scratch,
+        roots: &roots,
         store: &store,
         threads: config.threads,
         kind,
         hardware_fingerprint: inventory.hardware_fingerprint,
         drivers,
+        prefers_mains: false,
         wait: wait.unwrap_or_else(|| survey::asked_wait(kind)),
     };
-    Ok(survey::measure(&config.paths, job, at).await?)
+    Ok(survey::measure(&config.paths, job, at).await?.0)
 }
 
 /// A bar on a terminal, lines elsewhere.

@@ -24,15 +24,17 @@ const DEADLINE: Duration = Duration::from_secs(8);
 /// The same for llama.cpp's own list: its backends start all cards, one after the other.
 const ENGINE_DEADLINE: Duration = Duration::from_secs(20);
 
+/// Asks only what wakes no graphics card that sleeps: no driver.
+pub async fn gently(probe: &Probe) -> RawMachine {
+    let linux = cfg!(target_os = "linux");
+    let (drm, local) = tokio::join!(ask(linux, &probe.worker.program, "drm-gently"), spawn_local(probe));
+    RawMachine { drm, ..local }
+}
+
 /// Asks everything once, all at the same time.
 pub async fn capture(probe: &Probe) -> RawMachine {
     let program = &probe.worker.program;
     let (linux, windows, macos) = (cfg!(target_os = "linux"), cfg!(windows), cfg!(target_os = "macos"));
-    let local = {
-        let probe = probe.clone();
-        // Files and system calls only, but a network volume may take its time.
-        tokio::task::spawn_blocking(move || local(&probe))
-    };
     let (drm, nvml, vulkan, dxgi, registry, metal, ggml, local) = tokio::join!(
         ask(linux, program, "drm"),
         ask(linux || windows, program, "nvml"),
@@ -41,14 +43,9 @@ pub async fn capture(probe: &Probe) -> RawMachine {
         ask(windows, program, "registry"),
         ask(macos, program, "metal"),
         engine_devices(probe),
-        local,
+        spawn_local(probe),
     );
-    let machine = local.unwrap_or_else(|error| RawMachine {
-        store_disk: ProbeResult::failed(error.to_string()),
-        dmi: ProbeResult::failed(error.to_string()),
-        ..RawMachine::default()
-    });
-    RawMachine { drm, nvml, vulkan, ggml, dxgi, registry, metal, ..machine }
+    RawMachine { drm, nvml, vulkan, ggml, dxgi, registry, metal, ..local }
 }
 
 async fn ask<T: serde::de::DeserializeOwned>(here: bool, program: &std::path::Path, name: &str) -> ProbeResult<T> {
@@ -61,6 +58,16 @@ async fn engine_devices(probe: &Probe) -> ProbeResult<Vec<Device>> {
         Ok(Err(error)) => ProbeResult::failed(crate::error_chain(&error)),
         Err(_) => ProbeResult::TimedOut { after_ms: u64::try_from(ENGINE_DEADLINE.as_millis()).unwrap_or(u64::MAX) },
     }
+}
+
+/// Files and system calls only, but a network volume may take its time.
+async fn spawn_local(probe: &Probe) -> RawMachine {
+    let probe = probe.clone();
+    tokio::task::spawn_blocking(move || local(&probe)).await.unwrap_or_else(|error| RawMachine {
+        store_disk: ProbeResult::failed(error.to_string()),
+        dmi: ProbeResult::failed(error.to_string()),
+        ..RawMachine::default()
+    })
 }
 
 /// What needs no driver.
@@ -84,8 +91,8 @@ fn local(probe: &Probe) -> RawMachine {
         },
         engine: RawEngine { backends: engine_backends() },
         session: system::session(),
-        dmi: system::dmi(),
-        power: system::power(),
+        dmi: system::dmi(&probe.roots.sys),
+        power: system::power(&probe.roots.sys),
         store_disk: match disk_of(&probe.store) {
             Ok(disk) => ProbeResult::Ok(disk),
             Err(error) => ProbeResult::failed(format!("{}: {error}", probe.store.display())),

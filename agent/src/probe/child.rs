@@ -18,7 +18,8 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::raw::{ProbeResult, VulkanAnswers};
-use super::{Probe, drm, nvml};
+use super::{Probe, drm, nvml, nvml_use};
+use crate::roots::Roots;
 
 /// The first argument that makes this program a probe.
 pub const ARGUMENT: &str = "probe";
@@ -73,9 +74,13 @@ pub fn main() -> ExitCode {
     if name == "machine" {
         return machine();
     }
+    if name == nvml_use::NAME {
+        return nvml_use::serve();
+    }
     end_with_parent();
     let printed = match name.as_str() {
-        "drm" => print(&drm::ask()),
+        "drm" => print(&drm::ask(false)),
+        "drm-gently" => print(&drm::ask(true)),
         "nvml" => print(&nvml::ask()),
         "vulkan" => print(&vulkan()),
         #[cfg(windows)]
@@ -100,7 +105,8 @@ pub fn main() -> ExitCode {
 fn machine() -> ExitCode {
     let captured = || -> io::Result<()> {
         let worker = WorkerCommand::this_executable()?;
-        let probe = Probe { store: std::env::current_dir()?, worker, serving: Arc::default() };
+        let (roots, store) = (Roots::of_this_machine(), std::env::current_dir()?);
+        let probe = Probe { roots, store, worker, serving: Arc::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let raw = runtime.block_on(super::capture::capture(&probe));
         let mut stdout = io::stdout().lock();
@@ -143,7 +149,7 @@ fn end_with_parent() {
 }
 
 /// Ends this process without running any destructor.
-fn end_now() -> ! {
+pub(super) fn end_now() -> ! {
     #[cfg(unix)]
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     std::process::abort()

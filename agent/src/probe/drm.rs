@@ -3,17 +3,16 @@
 //! Runs in a probe's process ([`super::child`]): a driver that resets its card blocks even the reading of its files.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::pci;
 use super::raw::{DeviceNode, DrmAnswers, ProbeResult, SysfsEntry};
+use super::{pci, sleep};
+use crate::roots::Roots;
 
-/// Other roots than `/sys` and `/dev`, for tests.
-const ROOT_VARIABLES: [(&str, &str); 2] = [("MUSTER_SYSFS_ROOT", "/sys"), ("MUSTER_DEV_ROOT", "/dev")];
 /// Where distributions keep PCI's names.
 const NAMES: [&str; 3] = ["/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids", "/var/lib/pciutils/pci.ids"];
 /// What is read of a GPU's folder.
-const FILES: [&str; 24] = [
+const FILES: [&str; 20] = [
     "vendor",
     "device",
     "subsystem_vendor",
@@ -24,10 +23,6 @@ const FILES: [&str; 24] = [
     "enable",
     "driver",
     "physfn",
-    "current_link_speed",
-    "current_link_width",
-    "max_link_speed",
-    "max_link_width",
     "mem_info_vram_total",
     "mem_info_vram_used",
     "mem_info_gtt_total",
@@ -39,23 +34,27 @@ const FILES: [&str; 24] = [
     "tile0/physical_vram_size_bytes",
     "power/runtime_status",
 ];
+/// The same, but the kernel asks the card itself, and newer ones wake it for that.
+const LINK_FILES: [&str; 4] = ["current_link_speed", "current_link_width", "max_link_speed", "max_link_width"];
 /// What is read of a GPU that is not on PCI.
 const PLATFORM_FILES: [&str; 3] = ["uevent", "modalias", "driver"];
 
-/// Reads the files of all GPUs.
-pub fn ask() -> ProbeResult<DrmAnswers> {
-    let [sys, dev] = ROOT_VARIABLES
-        .map(|(variable, default)| std::env::var_os(variable).map_or_else(|| PathBuf::from(default), PathBuf::from));
-    read(&sys, &dev)
+/// Reads the files of all GPUs; `gently` leaves out what wakes one that sleeps.
+pub fn ask(gently: bool) -> ProbeResult<DrmAnswers> {
+    let Roots { sys, dev, proc: _ } = Roots::of_this_machine();
+    read(&sys, &dev, gently)
 }
 
-fn read(sys: &Path, dev: &Path) -> ProbeResult<DrmAnswers> {
+fn read(sys: &Path, dev: &Path, gently: bool) -> ProbeResult<DrmAnswers> {
     let mut answers = DrmAnswers::default();
     let buses = sys.join("bus/pci/devices");
     let on_pci = names(&buses);
     for address in on_pci.iter().filter(|address| is_gpu(&buses.join(address))) {
         let folder = format!("bus/pci/devices/{address}");
         take(sys, &folder, &FILES, &mut answers.files);
+        if !gently || !sleep::is_asleep(&sys.join(&folder)) {
+            take(sys, &folder, &LINK_FILES, &mut answers.files);
+        }
         for node in names(&sys.join(&folder).join("drm")) {
             answers.files.insert(format!("{folder}/drm/{node}"), SysfsEntry::Text(String::new()));
         }
@@ -203,7 +202,7 @@ mod tests {
         write("sys/class/drm/card1-HDMI-A-1/device/uevent", "x\n");
         write("dev/dri/renderD128", "");
         write("dev/nvidiactl", "");
-        let answers = read(&root.path().join("sys"), &root.path().join("dev"));
+        let answers = read(&root.path().join("sys"), &root.path().join("dev"), false);
         let answers = answers.ok().expect("answered");
         let paths: Vec<&str> = answers.files.keys().map(String::as_str).collect();
         assert_eq!(
@@ -220,9 +219,18 @@ mod tests {
                 "module/amdgpu/version",
             ]
         );
+        // Where it sleeps, the kernel is not made to ask the card.
+        write(&format!("{card}/max_link_width"), "16\n");
+        let link = |gently| {
+            let answers = read(&root.path().join("sys"), &root.path().join("dev"), gently);
+            answers.ok().expect("answered").files.contains_key("bus/pci/devices/0000:03:00.0/max_link_width")
+        };
+        assert!(link(false) && link(true));
+        write(&format!("{card}/power/runtime_status"), "suspended\n");
+        assert!(link(false) && !link(true));
         assert_eq!(answers.files["bus/pci/devices/0000:03:00.0/vendor"], SysfsEntry::Text("0x1002".into()));
         assert!(answers.nodes["dri/renderD128"].usable && answers.nodes.contains_key("nvidiactl"));
-        let nothing = read(&root.path().join("none"), &root.path().join("none"));
+        let nothing = read(&root.path().join("none"), &root.path().join("none"), false);
         assert!(matches!(nothing, ProbeResult::Failed { absent: true, .. }));
     }
 }

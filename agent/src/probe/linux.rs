@@ -23,23 +23,23 @@ const POWER: [&str; 5] = ["type", "online", "status", "present", "scope"];
 /// What a remote session sets in the environment of its programs.
 const REMOTE: [&str; 3] = ["SSH_CONNECTION", "XRDP_SESSION", "CHROME_REMOTE_DESKTOP_SESSION"];
 
-/// The firmware's table.
-pub fn dmi() -> ProbeResult<BTreeMap<String, String>> {
-    let folder = Path::new("/sys/class/dmi/id");
+/// The firmware's table, below `/sys`.
+pub fn dmi(sys: &Path) -> ProbeResult<BTreeMap<String, String>> {
+    let folder = sys.join("class/dmi/id");
     if folder.exists() {
-        return ProbeResult::Ok(attributes(folder, &DMI));
+        return ProbeResult::Ok(attributes(&folder, &DMI));
     }
     // Boards without such a table name themselves in the device tree.
-    match text(Path::new("/sys/firmware/devicetree/base/model")) {
+    match text(&sys.join("firmware/devicetree/base/model")) {
         Some(model) => ProbeResult::Ok([("product_name".to_owned(), model)].into()),
-        None => ProbeResult::absent("the kernel shows no firmware table (/sys/class/dmi/id)"),
+        None => ProbeResult::absent(format!("the kernel shows no firmware table ({})", folder.display())),
     }
 }
 
-/// Batteries and mains adapters.
-pub fn power() -> ProbeResult<Vec<PowerSupply>> {
-    let folder = Path::new("/sys/class/power_supply");
-    match fs::read_dir(folder) {
+/// Batteries and mains adapters, below `/sys`.
+pub fn power(sys: &Path) -> ProbeResult<Vec<PowerSupply>> {
+    let folder = sys.join("class/power_supply");
+    match fs::read_dir(&folder) {
         Ok(entries) => {
             let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
             let mut supplies: Vec<PowerSupply> =

@@ -95,7 +95,7 @@ mod calls {
     }
 
     /// Maker, model and the name that it is sold by.
-    pub fn dmi() -> ProbeResult<BTreeMap<String, String>> {
+    pub fn dmi(_: &std::path::Path) -> ProbeResult<BTreeMap<String, String>> {
         let model = match say("/usr/sbin/sysctl", &["-n", "hw.model"]) {
             Ok(text) => text.trim().to_owned(),
             Err(reason) => return ProbeResult::failed(reason),
@@ -113,7 +113,7 @@ mod calls {
     }
 
     /// Battery and mains.
-    pub fn power() -> ProbeResult<Vec<PowerSupply>> {
+    pub fn power(_: &std::path::Path) -> ProbeResult<Vec<PowerSupply>> {
         match say("/usr/bin/pmset", &["-g", "batt"]) {
             Ok(text) => ProbeResult::Ok(parse::power(&text)),
             Err(reason) => ProbeResult::failed(reason),

@@ -13,11 +13,14 @@ mod drm;
 mod fingerprint;
 #[cfg(unix)]
 mod linux;
+mod look;
 mod macos;
 pub(crate) mod memory;
 mod nvml;
+pub mod nvml_use;
 mod pci;
 pub mod raw;
+pub mod sleep;
 mod windows;
 
 use std::path::PathBuf;
@@ -27,13 +30,17 @@ use muster_engine::worker::WorkerCommand;
 use muster_proto::{Bytes, Cpu, Device, Gpu, Hardware, Inventory, Memory, Os};
 
 use crate::clock;
+use crate::roots::Roots;
 use crate::serving::Serving;
 use assemble::Assembled;
+pub use look::Looker;
 use raw::RawMachine;
 
 /// What is looked at.
 #[derive(Clone, Debug)]
 pub struct Probe {
+    /// Where the kernel shows this machine.
+    pub roots: Roots,
     /// The model store, for its volume.
     pub store: PathBuf,
     /// How workers and probes are started.
@@ -49,10 +56,7 @@ pub fn hostname() -> String {
 
 /// Looks at everything once. Starts an engine worker and the probes' processes for a moment.
 pub async fn collect(probe: &Probe) -> Inventory {
-    let raw = capture::capture(probe).await;
-    let mut inventory = inventory(&raw);
-    add_own_memory(&mut inventory.devices, &mut inventory.hardware.gpus, &probe.serving);
-    inventory
+    Looker::default().look(probe, true).await
 }
 
 /// What the raw answers come to. Pure but for the moment that it is stamped with.
@@ -82,23 +86,24 @@ pub fn inventory(raw: &RawMachine) -> Inventory {
     }
 }
 
-/// What this agent's own models take on a device could be free for another plan.
-fn add_own_memory(devices: &mut [Device], gpus: &mut [Gpu], serving: &Serving) {
-    let own = |name: &str| -> Bytes {
-        let workers = serving.workers();
+/// What this agent's own models take on a device could be free for another plan. `serving` says what ran when the device at
+/// that PCI address was read.
+fn add_own_memory<'a>(devices: &mut [Device], gpus: &mut [Gpu], serving: impl Fn(Option<&str>) -> &'a Serving) {
+    let own = |name: &str, bus: Option<&str>| -> Bytes {
+        let workers = serving(bus).workers();
         let all = workers.values().flat_map(|running| &running.loaded.memory.devices);
         all.filter(|memory| memory.name == name).map(muster_proto::DeviceMemory::total).sum()
     };
-    let more = |free: Option<Bytes>, total: Option<Bytes>, name: &str| {
-        let free = free?.saturating_add(own(name));
+    let more = |free: Option<Bytes>, total: Option<Bytes>, name: &str, bus: Option<&str>| {
+        let free = free?.saturating_add(own(name, bus));
         Some(total.map_or(free, |total| free.min(total)))
     };
     for device in devices {
-        device.memory_free = more(device.memory_free, device.memory_total, &device.name);
+        device.memory_free = more(device.memory_free, device.memory_total, &device.name, device.pci_bus_id.as_deref());
     }
     for gpu in gpus {
         if let Some(name) = &gpu.engine_device {
-            gpu.memory_free = more(gpu.memory_free, gpu.memory_total, name);
+            gpu.memory_free = more(gpu.memory_free, gpu.memory_total, name, gpu.pci_bus_id.as_deref());
         }
     }
 }

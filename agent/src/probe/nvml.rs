@@ -18,14 +18,19 @@ use super::raw::{NvmlAnswers, NvmlDevice, NvmlMemory, NvmlProcess, ProbeResult};
 /// A path of the library instead of the system's, for tests.
 const LIBRARY_VARIABLE: &str = "MUSTER_NVML_LIBRARY";
 
-/// Asks NVML. Blocks for as long as the driver takes.
-pub fn ask() -> ProbeResult<NvmlAnswers> {
+/// Opens the library. Blocks for as long as the driver takes.
+pub fn open() -> Result<Nvml, NvmlError> {
     let library: Option<OsString> = std::env::var_os(LIBRARY_VARIABLE);
     let mut builder = Nvml::builder();
     if let Some(library) = &library {
         builder.lib_path(library);
     }
-    let nvml = match builder.init() {
+    builder.init()
+}
+
+/// Asks NVML. Blocks for as long as the driver takes.
+pub fn ask() -> ProbeResult<NvmlAnswers> {
+    let nvml = match open() {
         Ok(nvml) => nvml,
         Err(error @ (NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound)) => {
             return ProbeResult::absent(format!("NVIDIA's library is not installed: {error}"));

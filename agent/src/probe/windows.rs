@@ -38,7 +38,7 @@ mod calls {
     }
 
     /// Battery and mains.
-    pub fn power() -> ProbeResult<Vec<PowerSupply>> {
+    pub fn power(_: &std::path::Path) -> ProbeResult<Vec<PowerSupply>> {
         match api::power_status() {
             Ok(status) => ProbeResult::Ok(parse::power(status)),
             Err(error) => ProbeResult::failed(error.to_string()),
@@ -46,7 +46,7 @@ mod calls {
     }
 
     /// The firmware's table.
-    pub fn dmi() -> ProbeResult<BTreeMap<String, String>> {
+    pub fn dmi(_: &std::path::Path) -> ProbeResult<BTreeMap<String, String>> {
         match api::firmware_table() {
             Ok(table) => ProbeResult::Ok(smbios::read(&table)),
             Err(error) => ProbeResult::failed(error.to_string()),

@@ -13,6 +13,8 @@ use nvml_wrapper::Nvml;
 use tokio::sync::oneshot;
 
 use super::Level;
+use crate::bench::power;
+use crate::probe::sleep;
 
 /// How long a driver may take; one that takes longer is not asked again before the next start.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -33,7 +35,13 @@ pub(super) struct Devices {
 
 impl Devices {
     pub(super) fn new(sys: &Path) -> Self {
-        Self { sys: sys.to_owned(), nvml: None, laptop: has_battery(sys), looks: 0, given_up: false }
+        Self {
+            sys: sys.to_owned(),
+            nvml: None,
+            laptop: power::has_battery(sys) == Some(true),
+            looks: 0,
+            given_up: false,
+        }
     }
 
     /// What is free now, before this agent's own models are added.
@@ -43,7 +51,7 @@ impl Devices {
         for device in inventory.devices.iter().filter(|device| device.kind == DeviceKind::DiscreteGpu) {
             let (Some(total), Some(bus)) = (device.memory_total, device.pci_bus_id.as_deref()) else { continue };
             let Some(folder) = self.folder(bus) else { continue };
-            if text(&folder.join("power/runtime_status")).as_deref() == Some("suspended") {
+            if sleep::is_asleep(&folder) {
                 levels.insert(device.name.clone(), Level { total, free: total });
             } else if let Some(level) = amdgpu(&folder, total) {
                 levels.insert(device.name.clone(), level);
@@ -53,7 +61,7 @@ impl Devices {
         }
         self.looks = self.looks.wrapping_add(1);
         let due = !self.laptop || self.looks % LAPTOP_EVERY == 1;
-        if !nvidia.is_empty() && due && !self.given_up {
+        if !nvidia.is_empty() && due && !self.given_up && sleep::nvidia(&self.sys) != sleep::Nvidia::SomeAsleep {
             levels.extend(self.ask_nvml(nvidia).await);
         }
         levels
@@ -85,15 +93,6 @@ impl Devices {
         self.given_up = true;
         Vec::new()
     }
-}
-
-/// Whether this machine has a battery of its own; a wireless mouse's is not.
-fn has_battery(sys: &Path) -> bool {
-    let supplies = std::fs::read_dir(sys.join("class/power_supply"));
-    supplies.into_iter().flatten().flatten().any(|supply| {
-        let read = |name: &str| text(&supply.path().join(name));
-        read("type").as_deref() == Some("Battery") && read("scope").as_deref() != Some("Device")
-    })
 }
 
 fn text(path: &Path) -> Option<String> {
@@ -179,13 +178,21 @@ mod tests {
         assert_eq!(levels, wanted.map(|(name, level)| (name.to_owned(), level)).into());
     }
 
-    #[test]
-    fn a_mouse_has_a_battery_and_is_no_laptop() {
+    /// This machine has no such card, so that NVIDIA's library is given up as soon as it is asked.
+    #[tokio::test]
+    async fn a_sleeping_card_of_nvidia_keeps_the_others_from_being_asked() {
         let sys = tempfile::tempdir().expect("a temporary directory");
-        put(sys.path(), "class/power_supply/hidpp_battery_0/type", "Battery\n");
-        put(sys.path(), "class/power_supply/hidpp_battery_0/scope", "Device\n");
-        assert!(!has_battery(sys.path()));
-        put(sys.path(), "class/power_supply/BAT0/type", "Battery\n");
-        assert!(has_battery(sys.path()));
+        for (bus, status) in [("0000:03:00.0", "active"), ("0000:04:00.0", "suspended")] {
+            for (file, content) in [("vendor", "0x10de"), ("class", "0x030200"), ("power/runtime_status", status)] {
+                put(sys.path(), &format!("bus/pci/devices/{bus}/{file}"), content);
+            }
+        }
+        let mut inventory = crate::news::tests::inventory(Bytes::from_gib(8), Bytes::from_gib(50));
+        inventory.devices = vec![device("CUDA0", "0000:03:00.0", DeviceKind::DiscreteGpu)];
+        let mut devices = Devices::new(sys.path());
+        assert!(devices.read(&inventory).await.is_empty() && !devices.given_up);
+        put(sys.path(), "bus/pci/devices/0000:04:00.0/power/runtime_status", "active\n");
+        devices.read(&inventory).await;
+        assert!(devices.given_up, "awake ones are asked");
     }
 }

@@ -3,7 +3,7 @@
 //! Its timer stands still while the machine sleeps, so that nights in standby do not count. While a model loads or a
 //! benchmark runs it does not look: what those take is this agent's doing, and not yet known to be.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ const SAVE_EVERY: u32 = 15;
 pub struct Sampler {
     /// The file of the history.
     pub path: PathBuf,
+    /// `/sys`.
+    pub sys: PathBuf,
     /// Which devices there are.
     pub inventory: watch::Receiver<Option<Arc<Inventory>>>,
     /// What the agent runs itself.
@@ -49,7 +51,7 @@ impl Sampler {
         if let Some(damage) = damage {
             tracing::warn!(path = %self.path.display(), damage, "the history of memory use begins anew");
         }
-        let mut devices = Devices::new(Path::new("/sys"));
+        let mut devices = Devices::new(&self.sys);
         self.typical.send_replace(history.typical().map(Arc::new));
         let mut ticks = tokio::time::interval(EVERY);
         // After a pause one sample, not one for each minute of it.
@@ -128,6 +130,7 @@ mod tests {
         let (newest, looks) = watch::channel(None);
         let task = Sampler {
             path,
+            sys: PathBuf::from("/sys"),
             inventory: watch::channel(None).1,
             serving: watch::channel(Arc::default()).1,
             quiet: Arc::default(),

@@ -315,6 +315,7 @@ fn speed_comes_from_a_benchmark_of_the_same_hardware() {
         points: vec![point(100, 100.0), point(200, 50.0), point(400, 25.0)],
         conditions: muster_proto::Conditions::default(),
         parts: vec![],
+        on_battery: vec![],
     };
     let mut input = PlanInput {
         policy: Some(policy(&["m"], 4096, Some(20.0))),

@@ -233,6 +233,7 @@ mod tests {
             points,
             conditions: muster_proto::Conditions::default(),
             parts: vec![],
+            on_battery: vec![],
         }
     }
 

@@ -471,6 +471,7 @@ mod tests {
             points,
             conditions: muster_proto::Conditions::default(),
             parts: vec![],
+            on_battery: vec![],
         }
     }
 

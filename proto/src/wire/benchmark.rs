@@ -4,12 +4,22 @@ use super::error::{
     ConversionError, clip, from_reference, list, moment, optional, optional_text, required, samples, text, texts,
 };
 use crate::{
-    BenchModel, BenchPoint, Benchmark, BenchmarkKind, Bytes, Conditions, PartQuantity, PartRate, Spread, wire,
+    BenchModel, BenchPoint, Benchmark, BenchmarkKind, Bytes, Conditions, OnBattery, PartQuantity, PartRate, Spread,
+    wire,
 };
 
 impl From<Benchmark> for wire::Benchmark {
     fn from(value: Benchmark) -> Self {
-        let Benchmark { measured_at, took_ms, engine_build, hardware_fingerprint, points, conditions, parts } = value;
+        let Benchmark {
+            measured_at,
+            took_ms,
+            engine_build,
+            hardware_fingerprint,
+            points,
+            conditions,
+            parts,
+            on_battery,
+        } = value;
         Self {
             measured_at: measured_at.unix_millis(),
             took_ms,
@@ -18,6 +28,7 @@ impl From<Benchmark> for wire::Benchmark {
             points: points.into_iter().map(Into::into).collect(),
             conditions: (conditions != Conditions::default()).then(|| conditions.into()),
             parts: parts.into_iter().map(Into::into).collect(),
+            on_battery: on_battery.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -25,8 +36,16 @@ impl From<Benchmark> for wire::Benchmark {
 impl TryFrom<wire::Benchmark> for Benchmark {
     type Error = ConversionError;
     fn try_from(message: wire::Benchmark) -> Result<Self, ConversionError> {
-        let wire::Benchmark { measured_at, took_ms, engine_build, hardware_fingerprint, points, conditions, parts } =
-            message;
+        let wire::Benchmark {
+            measured_at,
+            took_ms,
+            engine_build,
+            hardware_fingerprint,
+            points,
+            conditions,
+            parts,
+            on_battery,
+        } = message;
         Ok(Self {
             measured_at: moment("measured_at", measured_at)?,
             took_ms,
@@ -35,6 +54,7 @@ impl TryFrom<wire::Benchmark> for Benchmark {
             points: list("points", points)?,
             conditions: optional("conditions", conditions)?.unwrap_or_default(),
             parts: list("parts", parts)?,
+            on_battery: list("on_battery", on_battery)?,
         })
     }
 }
@@ -111,7 +131,8 @@ impl TryFrom<wire::Spread> for Spread {
 
 impl From<Conditions> for wire::Conditions {
     fn from(value: Conditions) -> Self {
-        let Conditions { kind, other_load, idle, on_mains, temperature_celsius, drivers, stopped_by } = value;
+        let Conditions { kind, other_load, idle, on_mains, temperature_celsius, drivers, stopped_by, has_battery } =
+            value;
         Self {
             kind: kind.map_or(0, BenchmarkKind::number),
             other_load,
@@ -120,6 +141,7 @@ impl From<Conditions> for wire::Conditions {
             temperature_celsius,
             drivers,
             stopped_by: stopped_by.map(clip),
+            has_battery,
         }
     }
 }
@@ -127,7 +149,16 @@ impl From<Conditions> for wire::Conditions {
 impl TryFrom<wire::Conditions> for Conditions {
     type Error = ConversionError;
     fn try_from(message: wire::Conditions) -> Result<Self, ConversionError> {
-        let wire::Conditions { kind, other_load, idle, on_mains, temperature_celsius, drivers, stopped_by } = message;
+        let wire::Conditions {
+            kind,
+            other_load,
+            idle,
+            on_mains,
+            temperature_celsius,
+            drivers,
+            stopped_by,
+            has_battery,
+        } = message;
         Ok(Self {
             kind: (kind != 0).then(|| BenchmarkKind::from_number(kind)),
             other_load: other_load.filter(|load| load.is_finite()),
@@ -136,6 +167,7 @@ impl TryFrom<wire::Conditions> for Conditions {
             temperature_celsius: temperature_celsius.filter(|degrees| degrees.is_finite()),
             drivers: texts("drivers", drivers)?,
             stopped_by: optional_text("stopped_by", stopped_by)?,
+            has_battery,
         })
     }
 }
@@ -159,4 +191,28 @@ impl TryFrom<wire::PartRate> for PartRate {
     }
 }
 
-from_reference!(Conditions, PartRate, Benchmark, BenchPoint, BenchModel, Spread);
+impl From<OnBattery> for wire::OnBattery {
+    fn from(value: OnBattery) -> Self {
+        let OnBattery { device, prefill, decode, points } = value;
+        Self { device, prefill, decode, points }
+    }
+}
+
+impl TryFrom<wire::OnBattery> for OnBattery {
+    type Error = ConversionError;
+    fn try_from(message: wire::OnBattery) -> Result<Self, ConversionError> {
+        let wire::OnBattery { device, prefill, decode, points } = message;
+        let ratio = |field: &str, value: f64| {
+            let sound = value.is_finite() && value >= 0.0;
+            sound.then_some(value).ok_or_else(|| ConversionError::new(field, format!("{value} is no ratio")))
+        };
+        Ok(Self {
+            device: text("device", device)?,
+            prefill: ratio("prefill", prefill)?,
+            decode: ratio("decode", decode)?,
+            points,
+        })
+    }
+}
+
+from_reference!(OnBattery, Conditions, PartRate, Benchmark, BenchPoint, BenchModel, Spread);

@@ -100,6 +100,7 @@ pub fn benchmark() -> Benchmark {
         }],
         conditions: muster_proto::Conditions::default(),
         parts: vec![],
+        on_battery: vec![],
     }
 }
 

@@ -8,6 +8,7 @@ use super::chart::{Cell, Column, bars, document, escaped, table, tile};
 use super::html::class;
 use super::{parameters_words, placement_words, range_words, reasons_words, verdict_tone, verdict_word};
 use crate::age::date;
+use crate::benchmark::battery_words;
 use crate::layout::{Grid, UNKNOWN, plain, sentence, toned};
 use crate::style::{Style, Tone};
 
@@ -185,7 +186,11 @@ fn measured(benchmark: &Benchmark) -> String {
         }
         _ => String::new(),
     };
-    table(&["Device", "Model", "Depth", "Prefill", "Decode"], rows) + &chart + &note
+    let battery = battery_words(benchmark).iter().fold(String::new(), |mut html, text| {
+        let _ = writeln!(html, "<p>{}</p>", escaped(text));
+        html
+    });
+    table(&["Device", "Model", "Depth", "Prefill", "Decode"], rows) + &chart + &battery + &note
 }
 
 fn models(rows: &[ModelVerdict]) -> String {

@@ -153,6 +153,7 @@ pub fn benchmark() -> Benchmark {
         points: vec![point("CPU", Some(8), 1.0), point("CUDA0", None, 8.5)],
         conditions: muster_proto::Conditions::default(),
         parts: vec![],
+        on_battery: vec![],
     }
 }
 

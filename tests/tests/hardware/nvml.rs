@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use muster_agent::probe::child::ask;
+use muster_agent::probe::nvml_use::{CardUse, NvmlUse};
 use muster_agent::probe::raw::{NvmlAnswers, NvmlDevice, NvmlProcess, ProbeResult};
 use muster_proto::Bytes;
 use muster_tests::{PATIENCE, binaries, wait_for};
@@ -271,4 +272,66 @@ async fn programs_on_the_card_have_names() {
     let name = fs::read_to_string("/proc/self/comm").ok().map(|name| name.trim_end().to_owned());
     let one = |bytes| NvmlProcess { pid: own, name: name.clone(), bytes };
     assert_eq!(card.processes, [one(Some(Bytes::new(1024))), one(None)]);
+}
+
+/// A machine whose one card of NVIDIA is as `status` says, below `/sys`.
+fn with_card(sys: &Path, status: &str) {
+    let card = sys.join("bus/pci/devices/0000:01:00.0");
+    fs::create_dir_all(card.join("power")).unwrap();
+    for (file, text) in [("vendor", "0x10de"), ("class", "0x030200"), ("power/runtime_status", status)] {
+        fs::write(card.join(file), format!("{text}\n")).unwrap();
+    }
+}
+
+async fn until(watched: &NvmlUse, what: &str, wanted: impl Fn(&[CardUse]) -> bool) {
+    let mut newest = watched.follow();
+    let seen = tokio::time::timeout(PATIENT, newest.wait_for(|cards| wanted(cards))).await;
+    assert!(matches!(seen, Ok(Ok(_))), "never {what}: {:?}", watched.newest());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_computes_is_known_while_the_card_is_awake() {
+    let description = format!("driver 1\ncuda 13000\n{}busy 64\nworks 7 40\nworks 8 30\nworks 7 10\n", few("Card"));
+    let machine = Machine::new(&description, &BTreeSet::new());
+    let sys = tempfile::tempdir().unwrap();
+    with_card(sys.path(), "active");
+    let mut watched = NvmlUse::start(&machine.path("agent"), sys.path());
+    watched.known().await;
+    let busy = CardUse { percent: Some(64), programs: Some([(7, 40), (8, 30)].into()) };
+    until(&watched, "busy", |cards| cards == std::slice::from_ref(&busy)).await;
+    // It falls asleep: nobody keeps it awake, and nobody uses it.
+    with_card(sys.path(), "suspended");
+    until(&watched, "asleep", <[CardUse]>::is_empty).await;
+    with_card(sys.path(), "active");
+    until(&watched, "awake again", |cards| !cards.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_counts_no_programs_says_how_busy_it_is() {
+    let description = format!("driver 1\ncuda 13000\n{}busy 5\n", few("Card"));
+    let lacks = BTreeSet::from(["nvmlDeviceGetProcessUtilization".to_owned()]);
+    let sys = tempfile::tempdir().unwrap();
+    with_card(sys.path(), "active");
+    for (missing, programs) in [(lacks, None), (BTreeSet::new(), Some([].into()))] {
+        let machine = Machine::new(&description, &missing);
+        let watched = NvmlUse::start(&machine.path("agent"), sys.path());
+        let wanted = CardUse { percent: Some(5), programs };
+        until(&watched, "counted", |cards| cards == std::slice::from_ref(&wanted)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_that_crashes_is_not_asked_who_computes() {
+    let description = format!("driver 1\ncuda 13000\nabort nvmlDeviceGetUtilizationRates\n{}", few("Card"));
+    let machine = Machine::new(&description, &BTreeSet::new());
+    let sys = tempfile::tempdir().unwrap();
+    with_card(sys.path(), "active");
+    let mut watched = NvmlUse::start(&machine.path("agent"), sys.path());
+    watched.known().await;
+    assert_eq!(watched.newest(), []);
+    // Nor is it on a machine that has none, and never was.
+    let none = tempfile::tempdir().unwrap();
+    let mut watched = NvmlUse::start(&machine.path("agent"), none.path());
+    watched.known().await;
+    assert_eq!(watched.newest(), []);
 }

@@ -16,6 +16,7 @@ mod outages;
 mod privacy;
 mod proxies;
 mod readiness;
+mod stops;
 mod transfers;
 mod workers;
 
