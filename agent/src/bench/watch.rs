@@ -100,6 +100,8 @@ impl Watch {
             let yields = self.idle == Some(true) && self.yields;
             self.stopped_by = reason(yields, &self.others, &self.gpu_shares, self.on_mains, on_mains, heat);
             if self.stopped_by.is_some() {
+                #[cfg(target_os = "linux")]
+                hurry(pid);
                 return;
             }
         }
@@ -130,6 +132,19 @@ impl Watch {
     /// The hottest that any sensor was, in degrees Celsius.
     pub fn hottest(&self) -> Option<f64> {
         self.hottest
+    }
+}
+
+/// Gives a process that is about to be killed the usual priority: at the lowest it gets next to no time to end beside a busy
+/// owner, and holds its memory, a GPU's too, for a second more. Needs the right to do so, which a service has.
+#[cfg(target_os = "linux")]
+fn hurry(pid: Option<u32>) {
+    use rustix::process::{Pid, setpriority_process};
+    let Some(pid) = pid else { return };
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let ids = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
+    for thread in ids.filter_map(Pid::from_raw) {
+        let _ = setpriority_process(Some(thread), 0);
     }
 }
 

@@ -86,6 +86,10 @@ fn rates_that_are_no_rates_are_named() {
             message.points[0].prefill.as_mut().expect("the sample has one").samples[2] = wrong;
         });
         assert_eq!(sample, "points[0].prefill.samples[2]");
+        let ratio = path::<Benchmark, wire::Benchmark>(samples::benchmark_of_a_laptop(), |message| {
+            message.on_battery[0].decode = wrong;
+        });
+        assert_eq!(ratio, "on_battery[0].decode");
         let transfer = path::<Observed, wire::Observed>(samples::observed(), |message| {
             let transfer = message.deployments[0].transfer.as_mut();
             transfer.expect("the sample has one").bytes_per_second = Some(wrong);

@@ -34,6 +34,7 @@ where
 fn full_values_come_back() {
     comes_back::<_, wire::Inventory>(&samples::inventory());
     comes_back::<_, wire::Benchmark>(&samples::benchmark());
+    comes_back::<_, wire::Benchmark>(&samples::benchmark_of_a_laptop());
     comes_back::<_, wire::DesiredState>(&samples::desired());
     comes_back::<_, wire::Observed>(&samples::observed());
     comes_back::<_, wire::Model>(&samples::model());

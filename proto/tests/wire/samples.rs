@@ -104,6 +104,16 @@ pub fn benchmark() -> Benchmark {
     }
 }
 
+/// A laptop's, with what a later version tells.
+pub fn benchmark_of_a_laptop() -> Benchmark {
+    let mut benchmark = benchmark();
+    benchmark.conditions.on_mains = Some(true);
+    benchmark.conditions.has_battery = Some(true);
+    benchmark.on_battery =
+        vec![muster_proto::OnBattery { device: "CPU".into(), prefill: 0.55, decode: 0.625, points: 3 }];
+    benchmark
+}
+
 fn need() -> MemoryNeed {
     MemoryNeed {
         devices: vec![DeviceMemory {
