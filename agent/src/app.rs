@@ -163,6 +163,7 @@ impl App {
         let sampler = Sampler {
             path: paths.memory_use(),
             sys: roots.sys.clone(),
+            program: config.worker.program.clone(),
             inventory: inventory.clone(),
             serving: serving.clone(),
             quiet: Arc::clone(&quiet),

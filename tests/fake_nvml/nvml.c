@@ -174,6 +174,26 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, Card **card) {
     return 0;
 }
 
+int nvmlDeviceGetHandleByUUID(const char *uuid, Card **card) {
+    for (unsigned i = 0; i < machine.cards; i++) {
+        Card *whole = machine.card[i];
+        if (!strcmp(whole->uuid, uuid)) return *card = whole, 0;
+        for (unsigned j = 0; j < whole->slices; j++)
+            if (!strcmp(whole->slice[j]->uuid, uuid)) return *card = whole->slice[j], 0;
+    }
+    return NOT_FOUND;
+}
+
+/* Domains are of four or eight digits. */
+int nvmlDeviceGetHandleByPciBusId_v2(const char *bus, Card **card) {
+    const char *wanted = strchr(bus, ':');
+    for (unsigned i = 0; i < machine.cards; i++) {
+        const char *own = strchr(machine.card[i]->bus, ':');
+        if (wanted && own && !strcmp(own, wanted)) return *card = machine.card[i], 0;
+    }
+    return NOT_FOUND;
+}
+
 int nvmlDeviceGetName(const Card *card, char *name, unsigned length) {
     CHECK(card);
     text(name, length, card->name);

@@ -18,7 +18,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::raw::{ProbeResult, VulkanAnswers};
-use super::{Probe, drm, nvml, nvml_use};
+use super::{Probe, drm, nvml, nvml_free, nvml_use};
 use crate::roots::Roots;
 
 /// The first argument that makes this program a probe.
@@ -74,8 +74,11 @@ pub fn main() -> ExitCode {
     if name == "machine" {
         return machine();
     }
-    if name == nvml_use::NAME {
-        return nvml_use::serve();
+    // These end with their parent by themselves.
+    match name.as_str() {
+        nvml_use::NAME => return nvml_use::serve(),
+        nvml_free::NAME => return nvml_free::serve(),
+        _ => {}
     }
     end_with_parent();
     let printed = match name.as_str() {

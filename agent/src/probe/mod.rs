@@ -11,12 +11,14 @@ pub mod child;
 mod cpu;
 mod drm;
 mod fingerprint;
+pub mod kept;
 #[cfg(unix)]
 mod linux;
 mod look;
 mod macos;
 pub(crate) mod memory;
 mod nvml;
+pub mod nvml_free;
 pub mod nvml_use;
 mod pci;
 pub mod raw;

@@ -1,25 +1,21 @@
-//! Who computes on NVIDIA's cards at the moment: [`serve`] in a probe's process, which keeps the library open and answers each
-//! byte on its input with a line; [`NvmlUse`] for whoever wants to know.
+//! Who computes on NVIDIA's cards at the moment: [`serve`] in a probe's process, which keeps the library open
+//! ([`KeptProbe`]); [`NvmlUse`] for whoever wants to know.
 //!
 //! A library that does not answer in time is killed with its process and not asked again. While a card of NVIDIA sleeps,
 //! nobody uses it, and no process is kept that would wake it.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
-use std::sync::mpsc;
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
-use tokio::time::timeout;
 
-use super::{child, nvml, sleep};
+use super::kept::{self, KeptProbe};
+use super::{nvml, sleep};
 
 /// The probe's name.
 pub const NAME: &str = "nvml-use";
@@ -50,26 +46,11 @@ pub fn others(cards: &[CardUse], own: Option<&[u32]>, is_shown: impl Fn(u32) -> 
     cards.iter().filter_map(of_card).reduce(f64::max).map(|percent| (percent / 100.0).clamp(0.0, 1.0))
 }
 
-/// The probe's process: answers until its input ends.
+/// The probe's process: answers each line, whatever it says.
 pub fn serve() -> ExitCode {
-    let (ask, asked) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut byte = [0];
-        while matches!(io::stdin().lock().read(&mut byte), Ok(1)) && ask.send(()).is_ok() {}
-        // In the middle of a driver's call too.
-        child::end_now();
-    });
     let Ok(nvml) = nvml::open() else { return ExitCode::FAILURE };
     let mut since = BTreeMap::new();
-    while asked.recv().is_ok() {
-        let Ok(mut line) = serde_json::to_vec(&look(&nvml, &mut since)) else { return ExitCode::FAILURE };
-        line.push(b'\n');
-        let mut stdout = io::stdout().lock();
-        if stdout.write_all(&line).and_then(|()| stdout.flush()).is_err() {
-            return ExitCode::FAILURE;
-        }
-    }
-    ExitCode::SUCCESS
+    kept::serve(|_| Some(look(&nvml, &mut since)))
 }
 
 fn look(nvml: &Nvml, since: &mut BTreeMap<u32, u64>) -> Vec<CardUse> {
@@ -140,7 +121,7 @@ impl NvmlUse {
 }
 
 async fn follow(program: PathBuf, sys: PathBuf, tell: watch::Sender<Vec<CardUse>>) {
-    let mut open: Option<Open> = None;
+    let mut open: Option<KeptProbe> = None;
     loop {
         match sleep::nvidia(&sys) {
             sleep::Nvidia::None => return,
@@ -149,8 +130,8 @@ async fn follow(program: PathBuf, sys: PathBuf, tell: watch::Sender<Vec<CardUse>
                 tell.send_replace(Vec::new());
             }
             sleep::Nvidia::Awake => {
-                let Some(mut asked) = open.take().or_else(|| Open::start(&program)) else { return };
-                let Ok(Some(cards)) = timeout(DEADLINE, asked.ask()).await else {
+                let Some(mut asked) = open.take().or_else(|| KeptProbe::start(&program, NAME)) else { return };
+                let Some(cards) = asked.ask(&(), DEADLINE).await else {
                     tracing::info!("NVIDIA's library does not say who computes: it is not asked again");
                     tell.send_replace(Vec::new());
                     return;
@@ -160,31 +141,6 @@ async fn follow(program: PathBuf, sys: PathBuf, tell: watch::Sender<Vec<CardUse>
             }
         }
         tokio::time::sleep(EVERY).await;
-    }
-}
-
-/// A probe's process that is there; dropped, it is killed.
-struct Open {
-    _child: Child,
-    input: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Open {
-    fn start(program: &Path) -> Option<Self> {
-        let mut command = Command::new(program);
-        command.arg(child::ARGUMENT).arg(NAME).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        command.kill_on_drop(true);
-        #[cfg(unix)]
-        command.process_group(0);
-        let mut child = command.spawn().ok()?;
-        let (input, output) = (child.stdin.take()?, child.stdout.take()?);
-        Some(Self { _child: child, input, lines: BufReader::new(output).lines() })
-    }
-
-    async fn ask(&mut self) -> Option<Vec<CardUse>> {
-        self.input.write_all(b"\n").await.ok()?;
-        serde_json::from_str(&self.lines.next_line().await.ok()??).ok()
     }
 }
 

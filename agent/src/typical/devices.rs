@@ -1,19 +1,18 @@
-//! What is free on GPUs, read as cheaply as their drivers allow: NVML with a handle that stays open, or amdgpu's files.
+//! What is free on GPUs, read as cheaply as their drivers allow: NVML in a process that stays open, or amdgpu's files.
 //!
 //! A GPU that sleeps is not woken: nobody uses its memory. On a laptop an open handle would keep the card awake, so there
 //! it is opened for a look, and less often. Of other drivers nothing cheap is known, and their devices are left out.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use muster_proto::{Bytes, Device, DeviceKind, Inventory};
-use nvml_wrapper::Nvml;
-use tokio::sync::oneshot;
+use muster_proto::{Bytes, DeviceKind, Inventory};
 
 use super::Level;
 use crate::bench::power;
+use crate::probe::kept::KeptProbe;
+use crate::probe::nvml_free::{self, Card, Free};
 use crate::probe::sleep;
 
 /// How long a driver may take; one that takes longer is not asked again before the next start.
@@ -26,7 +25,9 @@ const LAPTOP_EVERY: u32 = 10;
 pub(super) struct Devices {
     /// `/sys`.
     sys: PathBuf,
-    nvml: Option<Arc<Nvml>>,
+    /// This program, for the process that asks NVML.
+    program: PathBuf,
+    nvml: Option<KeptProbe>,
     laptop: bool,
     looks: u32,
     /// Whether NVML is not there, or hung.
@@ -34,9 +35,10 @@ pub(super) struct Devices {
 }
 
 impl Devices {
-    pub(super) fn new(sys: &Path) -> Self {
+    pub(super) fn new(sys: &Path, program: &Path) -> Self {
         Self {
             sys: sys.to_owned(),
+            program: program.to_owned(),
             nvml: None,
             laptop: power::has_battery(sys) == Some(true),
             looks: 0,
@@ -56,13 +58,14 @@ impl Devices {
             } else if let Some(level) = amdgpu(&folder, total) {
                 levels.insert(device.name.clone(), level);
             } else if text(&folder.join("vendor")).as_deref() == Some("0x10de") {
-                nvidia.push(Card::of(device, total, bus));
+                let card = Card { name: device.name.clone(), bus: bus.to_owned(), uuid: device.uuid.clone() };
+                nvidia.push((card, total));
             }
         }
         self.looks = self.looks.wrapping_add(1);
         let due = !self.laptop || self.looks % LAPTOP_EVERY == 1;
         if !nvidia.is_empty() && due && !self.given_up && sleep::nvidia(&self.sys) != sleep::Nvidia::SomeAsleep {
-            levels.extend(self.ask_nvml(nvidia).await);
+            levels.extend(self.ask_nvml(&nvidia).await);
         }
         levels
     }
@@ -74,20 +77,17 @@ impl Devices {
         plain.then(|| self.sys.join("bus/pci/devices").join(bus)).filter(|folder| folder.exists())
     }
 
-    /// In a thread of its own, which is left behind if the driver hangs: one of the runtime's would keep the agent from
-    /// stopping.
-    async fn ask_nvml(&mut self, cards: Vec<Card>) -> Vec<(String, Level)> {
-        let (tell, told) = oneshot::channel();
-        let open = self.nvml.take();
-        let asked = std::thread::Builder::new().name("nvml".into()).spawn(move || {
-            let nvml = open.map_or_else(|| Nvml::init().map(Arc::new), Ok);
-            let levels = nvml.map(|nvml| (cards.iter().filter_map(|card| card.read(&nvml)).collect(), nvml));
-            let _ = tell.send(levels);
-        });
-        let answer = if asked.is_ok() { tokio::time::timeout(DEADLINE, told).await.ok() } else { None };
-        if let Some(Ok(Ok((levels, nvml)))) = answer {
+    async fn ask_nvml(&mut self, cards: &[(Card, Bytes)]) -> Vec<(String, Level)> {
+        let asked: Vec<&Card> = cards.iter().map(|(card, _)| card).collect();
+        if let Some(mut nvml) = self.nvml.take().or_else(|| KeptProbe::start(&self.program, nvml_free::NAME))
+            && let Some(answer) = nvml.ask::<Vec<Free>>(&asked, DEADLINE).await
+        {
             self.nvml = (!self.laptop).then_some(nvml);
-            return levels;
+            let level = |answer: Free| {
+                let (_, total) = cards.iter().find(|(card, _)| card.name == answer.name)?;
+                Some((answer.name, Level { total: *total, free: answer.free.min(*total) }))
+            };
+            return answer.into_iter().filter_map(level).collect();
         }
         tracing::info!("NVML does not say what is free on the GPUs: it is not asked again");
         self.given_up = true;
@@ -106,30 +106,10 @@ fn amdgpu(folder: &Path, total: Bytes) -> Option<Level> {
     Some(Level { total, free: all.saturating_sub(used).min(total) })
 }
 
-/// What NVML knows a device by.
-struct Card {
-    name: String,
-    total: Bytes,
-    bus: String,
-    uuid: Option<String>,
-}
-
-impl Card {
-    fn of(device: &Device, total: Bytes, bus: &str) -> Self {
-        Self { name: device.name.clone(), total, bus: bus.to_owned(), uuid: device.uuid.clone() }
-    }
-
-    /// By its UUID, which tells MIG slices apart, else by its address.
-    fn read(&self, nvml: &Nvml) -> Option<(String, Level)> {
-        let by_uuid = self.uuid.as_deref().and_then(|uuid| nvml.device_by_uuid(uuid).ok());
-        let device = by_uuid.or_else(|| nvml.device_by_pci_bus_id(self.bus.as_str()).ok())?;
-        let free = Bytes::new(device.memory_info().ok()?.free);
-        Some((self.name.clone(), Level { total: self.total, free: free.min(self.total) }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use muster_proto::Device;
+
     use super::*;
 
     fn put(root: &Path, path: &str, content: &str) {
@@ -171,7 +151,7 @@ mod tests {
             device("Vulkan3", "0000:03:00.0", DeviceKind::IntegratedGpu),
             device("Vulkan4", "../../secret", DeviceKind::DiscreteGpu),
         ];
-        let levels = Devices::new(sys.path()).read(&inventory).await;
+        let levels = Devices::new(sys.path(), Path::new("no-such-program")).read(&inventory).await;
         let total = Bytes::from_gib(16);
         let used = Bytes::new(17_163_091_968 - 2_147_483_648);
         let wanted = [("Vulkan0", Level { total, free: used }), ("Vulkan1", Level { total, free: total })];
@@ -189,7 +169,7 @@ mod tests {
         }
         let mut inventory = crate::news::tests::inventory(Bytes::from_gib(8), Bytes::from_gib(50));
         inventory.devices = vec![device("CUDA0", "0000:03:00.0", DeviceKind::DiscreteGpu)];
-        let mut devices = Devices::new(sys.path());
+        let mut devices = Devices::new(sys.path(), Path::new("no-such-program"));
         assert!(devices.read(&inventory).await.is_empty() && !devices.given_up);
         put(sys.path(), "bus/pci/devices/0000:04:00.0/power/runtime_status", "active\n");
         devices.read(&inventory).await;

@@ -30,6 +30,8 @@ pub struct Sampler {
     pub path: PathBuf,
     /// `/sys`.
     pub sys: PathBuf,
+    /// This program, for the process that asks a driver.
+    pub program: PathBuf,
     /// Which devices there are.
     pub inventory: watch::Receiver<Option<Arc<Inventory>>>,
     /// What the agent runs itself.
@@ -51,7 +53,7 @@ impl Sampler {
         if let Some(damage) = damage {
             tracing::warn!(path = %self.path.display(), damage, "the history of memory use begins anew");
         }
-        let mut devices = Devices::new(&self.sys);
+        let mut devices = Devices::new(&self.sys, &self.program);
         self.typical.send_replace(history.typical().map(Arc::new));
         let mut ticks = tokio::time::interval(EVERY);
         // After a pause one sample, not one for each minute of it.
@@ -131,6 +133,7 @@ mod tests {
         let task = Sampler {
             path,
             sys: PathBuf::from("/sys"),
+            program: PathBuf::from("no-such-program"),
             inventory: watch::channel(None).1,
             serving: watch::channel(Arc::default()).1,
             quiet: Arc::default(),

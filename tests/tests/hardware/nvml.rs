@@ -10,6 +10,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use muster_agent::probe::child::ask;
+use muster_agent::probe::kept::KeptProbe;
+use muster_agent::probe::nvml_free::{self, Card, Free};
 use muster_agent::probe::nvml_use::{CardUse, NvmlUse};
 use muster_agent::probe::raw::{NvmlAnswers, NvmlDevice, NvmlProcess, ProbeResult};
 use muster_proto::Bytes;
@@ -334,4 +336,42 @@ async fn a_library_that_crashes_is_not_asked_who_computes() {
     let mut watched = NvmlUse::start(&machine.path("agent"), none.path());
     watched.known().await;
     assert_eq!(watched.newest(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_free_is_asked_of_a_process_that_stays() {
+    let machine = Machine::new(&format!("driver 1\ncuda 13000\n{}", few("Card")), &BTreeSet::new());
+    let mut probe = KeptProbe::start(&machine.path("agent"), nvml_free::NAME).expect("it starts");
+    let card = |name: &str, bus: &str, uuid: Option<&str>| Card {
+        name: name.into(),
+        bus: bus.into(),
+        uuid: uuid.map(str::to_owned),
+    };
+    let asked = [
+        card("CUDA0", "0000:99:00.0", Some("GPU-1")),
+        card("Vulkan0", "0000:01:00.0", None),
+        card("Vulkan1", "0000:99:00.0", None),
+    ];
+    let free = |name: &str| Free { name: name.into(), free: Bytes::new(4096) };
+    for _ in 0..2 {
+        let answer: Option<Vec<Free>> = probe.ask(&asked, PATIENT).await;
+        assert_eq!(answer, Some(vec![free("CUDA0"), free("Vulkan0")]), "by what tells slices apart, and by address");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_that_hangs_is_not_waited_for_by_who_asks_what_is_free() {
+    let machine = Machine::new("", &BTreeSet::new());
+    let mark = machine.path("pid");
+    let description =
+        format!("driver 1\ncuda 13000\nhang nvmlDeviceGetMemoryInfo_v2 {}\n{}", mark.display(), few("Card"));
+    fs::write(machine.path("machine"), description).unwrap();
+    let mut probe = KeptProbe::start(&machine.path("agent"), nvml_free::NAME).expect("it starts");
+    let asked = [Card { name: "CUDA0".into(), bus: "0000:01:00.0".into(), uuid: None }];
+    let answer: Option<Vec<Free>> = probe.ask(&asked, Duration::from_secs(5)).await;
+    assert_eq!(answer, None);
+    drop(probe);
+    wait_for("the call that hung", PATIENCE, || fs::read_to_string(&mark).map(drop).map_err(|error| error.to_string()));
+    let pid: i32 = fs::read_to_string(&mark).unwrap().trim().parse().unwrap();
+    wait_for("the end of the probe that hung", PATIENCE, || if is_running(pid) { Err("it runs") } else { Ok(()) });
 }
