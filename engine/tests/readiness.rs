@@ -294,6 +294,10 @@ fn a_change_is_judged_before_anybody_buys_it() {
     let then = bought.machines[1].what_if.as_ref().expect("judged");
     assert_eq!((&then.model, &then.quantization), (&Some(best.name), &Some(best.quantization)));
 
+    // Nobody throws a card out for a smaller one because its driver is missing.
+    let smaller = report(WhatIf { gpu: Some("rtx 3050 8gb".into()), ..WhatIf::default() });
+    assert!(smaller.machines[3].what_if.is_none() && smaller.machines[1].what_if.is_some());
+
     let mended = report(WhatIf { fix_drivers: true, ..WhatIf::default() });
     assert_eq!(mended.summary.what_if.map(|totals| totals.made_ready), Some(1));
     // What each change alone does is counted without asking: the driver first, and the largest card most.

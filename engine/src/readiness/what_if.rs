@@ -71,7 +71,7 @@ impl Change {
             changed = true;
         }
         if let Some(card) = self.card.as_ref().filter(|_| takes_cards(inventory))
-            && then.gpus.iter().filter(|gpu| !gpu.shared).map(|gpu| gpu.budget).sum::<u64>() < card.budget
+            && cards(&then) < card.budget
         {
             then.gpus = vec![card.clone()];
             then.obstructed.clear();
@@ -94,6 +94,12 @@ fn card(known: &'static KnownDevice) -> Result<DeskGpu, ChangeError> {
     let backend = backend_of_vendor(vendor);
     let (budget, surcharge) = budget(backend, memory.saturating_sub(Bytes::new(CARD_RESERVE)));
     Ok(DeskGpu { name: known.name.clone(), backend, shared: false, budget, surcharge, known: Some(known) })
+}
+
+/// Memory of the cards that are there, also of those that cannot be used: nobody throws those out for a smaller one.
+fn cards(desk: &Desk) -> u64 {
+    let obstructed = desk.obstructed.iter().map(|obstructed| &obstructed.gpu);
+    desk.gpus.iter().chain(obstructed).filter(|gpu| !gpu.shared).map(|gpu| gpu.budget).fold(0, u64::saturating_add)
 }
 
 fn takes_cards(inventory: &Inventory) -> bool {

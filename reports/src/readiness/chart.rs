@@ -93,9 +93,13 @@ pub(super) enum Cell {
 
 /// A table with a header that is repeated on each printed page.
 pub(super) fn table(header: &[&str], rows: impl Iterator<Item = Vec<Cell>>) -> String {
+    let mut rows = rows.peekable();
     let mut html = String::from("<table>\n<thead><tr>");
-    for title in header {
-        let _ = write!(html, "<th scope=\"col\">{}</th>", escaped(title));
+    for (column, title) in header.iter().enumerate() {
+        // A title stands where the figures below it do.
+        let figures = rows.peek().and_then(|row| row.get(column)).is_some_and(|cell| matches!(cell, Cell::Number(_)));
+        let class = if figures { " class=\"n\"" } else { "" };
+        let _ = write!(html, "<th scope=\"col\"{class}>{}</th>", escaped(title));
     }
     html += "</tr></thead>\n<tbody>\n";
     for row in rows {

@@ -198,6 +198,7 @@ fn the_page_loads_nothing_and_nothing_in_a_name_is_markup() {
     }
     let opened = html.matches("<svg").count();
     assert!(opened >= 3 && opened == html.matches("</svg>").count());
+    assert!(html.contains("<th scope=\"col\" class=\"n\">RAM</th>") && html.contains("<th scope=\"col\">GPUs</th>"));
     assert!(html.contains("prefers-color-scheme: dark") && html.contains("@media print"));
 }
 
