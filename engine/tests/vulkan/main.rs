@@ -231,7 +231,8 @@ async fn the_benchmark_measures_the_device_and_the_processor() {
         sustained: Duration::ZERO,
     };
     let mut points = Vec::new();
-    let found = bench(&command(), request, |event| {
+    let command = command();
+    let found = bench(&command, request, |event| {
         if let BenchEvent::Point(point) = event {
             point.put_into(&mut points);
         }
