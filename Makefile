@@ -49,6 +49,15 @@ check-vulkan: setup
 		export VK_DRIVER_FILES
 	fi
 	$(CARGO) test --workspace --locked --features muster-engine/vulkan --target-dir $(TARGET_DIR)/vulkan --test vulkan -- --nocapture
+	# The audit as its user runs it, on that device too.
+	$(CARGO) build --workspace --locked --features muster-engine/vulkan --target-dir $(TARGET_DIR)/vulkan --bin muster-agent
+	agent=$(TARGET_DIR)/vulkan/debug/muster-agent
+	state=$$(mktemp -d)
+	trap 'rm -rf "$$state"' EXIT
+	export MUSTER_AGENT_STATE=$$state
+	$$agent audit --quick --json >"$$state/audit.json"
+	grep -q '"device": "Vulkan' "$$state/audit.json" || { echo "the audit has no figure of a Vulkan device" >&2; exit 1; }
+	$$agent audit --quick
 
 check-dynamic: setup
 	export RUSTFLAGS=""
