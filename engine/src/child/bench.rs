@@ -32,7 +32,7 @@ const GENEROSITY: f64 = 1.6;
 /// So many steps, from the first, are what a benchmark is for.
 const VITAL: usize = 13;
 /// Share of the budget that the first round may take.
-const FIRST_ROUND: f64 = 0.7;
+const FIRST_ROUND: f32 = 0.7;
 /// More samples than these of a point tell nothing more.
 const ENOUGH: usize = 20;
 /// Bytes of made models that are kept for further rounds.
@@ -268,7 +268,7 @@ impl Bench<'_> {
         let step = steps[index];
         let key = step.key();
         let first_round = if self.request.quick { 1.0 } else { FIRST_ROUND };
-        let fraction = index as f32 / steps.len() as f32 * first_round as f32;
+        let fraction = index as f32 / steps.len() as f32 * first_round;
         // The telling steps share the budget by their claims; the others take what is left.
         let claim = |step: &Step, from: usize| {
             targets[from..].iter().filter(|target| step.is_on(target)).count() as f64 * step.claim()
@@ -276,7 +276,7 @@ impl Bench<'_> {
         let next = index + 1;
         let vital = &steps[next..VITAL.clamp(next, steps.len())];
         let rest = claim(&step, at) + vital.iter().map(|step| claim(step, 0)).sum::<f64>();
-        let left = self.left(first_round);
+        let left = self.left(f64::from(first_round));
         let allowed = left.min(left * GENEROSITY * step.claim() / rest);
         let making = if self.made.contains_key(&key) { 0.0 } else { self.making * file_size(&step) };
         let known = targets[at].pace.prefill.is_some();
@@ -341,8 +341,8 @@ impl Bench<'_> {
                 continue;
             }
             let label = format!("{} {} on {}: measuring again", step.shape.name, step.quantization, targets[at].name);
-            let spent = 1.0 - self.left(1.0) / (self.request.budget_ms as f64 / 1e3);
-            self.outbox.progress(self.id, spent.clamp(FIRST_ROUND, 1.0) as f32, &label);
+            let spent = self.start.elapsed().as_secs_f32() / (self.request.budget_ms as f32 / 1e3);
+            self.outbox.progress(self.id, spent.clamp(FIRST_ROUND, 1.0), &label);
             let Some(made) = self.made.get(&step.key()) else { continue };
             let began = Instant::now();
             let more = self.point(&step, made, &targets[at], Some(counts), Duration::from_secs_f64(2.0 * took));

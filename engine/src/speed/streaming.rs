@@ -211,7 +211,9 @@ impl Row {
             let change = times * (1.0 - held) * held / (1.0 - times * held).max(0.05);
             slope[CACHE] = change * saved;
         }
-        slope.iter_mut().for_each(|slope| *slope /= seconds);
+        for slope in slope {
+            *slope /= seconds;
+        }
         (seconds / self.seconds).ln()
     }
 }
