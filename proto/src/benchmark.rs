@@ -187,6 +187,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_point_takes_the_place_of_what_was_said_of_the_same_before() {
+        let point = |quantization: &str, depth, rates: &[f64]| BenchPoint {
+            device: "CPU".into(),
+            threads: None,
+            model: BenchModel {
+                name: "m".into(),
+                quantization: quantization.into(),
+                bytes_per_token: Bytes::new(1),
+                parameters_per_token: 1,
+                layers: 1,
+            },
+            prefill_tokens: 1,
+            decode_tokens: 1,
+            prefill: Spread::of(rates.to_vec()).expect("rates"),
+            decode: Spread::of(rates.to_vec()).expect("rates"),
+            depth,
+        };
+        let mut points = Vec::new();
+        for told in [point("Q8_0", 0, &[1.0]), point("Q4_K", 0, &[2.0]), point("Q8_0", 512, &[3.0])] {
+            told.put_into(&mut points);
+        }
+        point("Q8_0", 0, &[1.0, 4.0]).put_into(&mut points);
+        let samples: Vec<usize> = points.iter().map(|point| point.decode.samples.len()).collect();
+        assert_eq!(samples, [2, 1, 1]);
+    }
+
+    #[test]
     fn spread_is_median_and_deviation() {
         let spread = Spread::of(vec![10.0, 30.0, 11.0, 12.0]).expect("four rates");
         assert!((spread.median.get() - 11.5).abs() < 1e-12);
