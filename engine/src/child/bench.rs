@@ -337,13 +337,13 @@ impl Bench<'_> {
         for index in 0..self.visited.len() {
             let Visited { step, at, counts, ref point, took } = self.visited[index];
             let known = point.decode.len() >= ENOUGH;
-            if known || counts.depth > 0 || took > self.left(1.0) || !self.made.contains_key(&step.key()) {
+            if known || counts.depth > 0 || took > self.left(1.0) {
                 continue;
             }
+            let Some(made) = self.made.get(&step.key()) else { continue };
             let label = format!("{} {} on {}: measuring again", step.shape.name, step.quantization, targets[at].name);
             let spent = self.start.elapsed().as_secs_f32() / (self.request.budget_ms as f32 / 1e3);
             self.outbox.progress(self.id, spent.clamp(FIRST_ROUND, 1.0), &label);
-            let Some(made) = self.made.get(&step.key()) else { continue };
             let began = Instant::now();
             let more = self.point(&step, made, &targets[at], Some(counts), Duration::from_secs_f64(2.0 * took));
             let took = began.elapsed().as_secs_f64();

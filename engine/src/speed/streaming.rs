@@ -63,8 +63,8 @@ const CACHE: usize = 3;
 const CONTEXT: usize = 4;
 const TYPES: usize = 5;
 
-/// How far unknowns are from what is usual, in the logarithm. What a desk's first guess is off by, roughly: a factor of
-/// three, two or one and a half.
+/// How far unknowns are from what is usual, in the logarithm: roughly a factor of five for nodes and starts, three for memory,
+/// cache and types, seven for attention.
 const WIDTHS: [f64; TYPES] = [1.5, 1.5, 1.0, 1.0, 2.0];
 const WIDTH_OF_TYPES: f64 = 1.0;
 
